@@ -1,0 +1,47 @@
+"""misstep watches LLM agents, names the step that went wrong, and puts it right while the run goes on."""
+
+from misstep.anomalies import Anomaly
+from misstep.errors import (
+    AttachError,
+    Halted,
+    MissingExtraError,
+    MisstepError,
+    PolicyError,
+    TraceError,
+    UnsupportedVersionError,
+)
+from misstep.guard import Guard
+from misstep.policy import Policy, Rule, Rung, default_policy, load_policy
+from misstep.report import Report, RunReport
+from misstep.run import Limits, Run
+from misstep.sink import JsonlSink, Sink
+from misstep.taxonomy import AnomalyType, Category, Severity, taxonomy
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Anomaly",
+    "AnomalyType",
+    "AttachError",
+    "Category",
+    "Guard",
+    "Halted",
+    "JsonlSink",
+    "Limits",
+    "MissingExtraError",
+    "MisstepError",
+    "Policy",
+    "PolicyError",
+    "Report",
+    "Rule",
+    "Run",
+    "RunReport",
+    "Rung",
+    "Severity",
+    "Sink",
+    "TraceError",
+    "UnsupportedVersionError",
+    "default_policy",
+    "load_policy",
+    "taxonomy",
+]

@@ -1,0 +1,191 @@
+"""The index of tool calls: by id, by signature, by agent; what came back, and whether it was news."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import OrderedDict, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from misstep.events import ToolCancelled, ToolFailed, ToolRequested, ToolReturned
+
+CallState = Literal["open", "returned", "failed", "cancelled"]
+Settled: TypeAlias = ToolReturned | ToolFailed | ToolCancelled
+
+BOOKKEEPING = frozenset(
+    {
+        "thought",
+        "thoughts",
+        "reasoning",
+        "explanation",
+        "justification",
+        "comment",
+        "request_id",
+        "call_id",
+        "timestamp",
+    }
+)
+"""Arguments that say why or when, not what: they do not make a call a different one."""
+
+
+@dataclass(slots=True)
+class Call:
+    """One call, from request to result. `round` is the round of its instance it was asked in; see `CallIndex`."""
+
+    call: str
+    tool: str
+    signature: str
+    instance: str
+    seq: int
+    step: int | None
+    batch: str | None
+    round: int
+    state: CallState = "open"
+    result: str | None = None
+    """A digest of what came back."""
+
+
+@dataclass(slots=True)
+class _Agent:
+    """What one instance has done: its round, the round it last learned something in, its last calls."""
+
+    round: int = 0
+    news: int = -1
+    batch: str | None = None
+    recent: deque[Call] = field(default_factory=lambda: deque(maxlen=32))
+    results: OrderedDict[str, int] = field(default_factory=OrderedDict)
+
+
+class CallIndex:
+    """
+    The calls of one run, bounded, at the same cost however long the run is.
+
+    Time is counted in *rounds* of an instance: a batch of simultaneous calls is one round, and what a user says
+    begins another. Calls of one round never count as earlier than each other, so their interleaving changes nothing.
+    """
+
+    __slots__ = ("_agents", "_by_call", "_by_signature", "_limit")
+
+    def __init__(self, limit: int = 4096) -> None:
+        self._limit = limit
+        self._by_call: OrderedDict[str, Call] = OrderedDict()
+        self._by_signature: OrderedDict[tuple[str, str], deque[Call]] = OrderedDict()
+        self._agents: dict[str, _Agent] = {}
+
+    def requested(self, event: ToolRequested) -> Call:
+        """Record a request; the same open call asked again (a resumed node) is the same record."""
+        agent = self._agent(event.instance)
+        key = event.call or event.id
+        known = self._by_call.get(key)
+        if known is not None and known.state == "open" and known.batch == event.batch:
+            return known
+        if event.batch is None or event.batch != agent.batch:
+            agent.batch = event.batch
+            agent.round += 1
+        call = Call(
+            call=key,
+            tool=event.tool,
+            signature=signature(event.tool, event.arguments, event.raw),
+            instance=event.instance,
+            seq=event.seq,
+            step=event.step,
+            batch=event.batch,
+            round=agent.round,
+        )
+        self._by_call[key] = call
+        agent.recent.append(call)
+        same = self._by_signature.setdefault((event.instance, call.signature), deque(maxlen=16))
+        same.append(call)
+        self._bound()
+        return call
+
+    def settled(self, event: Settled) -> Call | None:
+        """Record what became of a call; a result told twice counts once."""
+        call = self._by_call.get(event.call or "")
+        if call is None or call.state != "open":
+            return None
+        match event:
+            case ToolReturned():
+                call.state = "returned"
+                self._learn(call, f"returned {event.output}")
+            case ToolFailed():
+                call.state = "failed"
+                self._learn(call, f"failed {event.error}")
+            case ToolCancelled():
+                call.state = "cancelled"
+        return call
+
+    def told(self, instance: str) -> None:
+        """A user spoke to the instance: that is news, and begins a round."""
+        agent = self._agent(instance)
+        agent.round += 1
+        agent.news = agent.round
+        agent.batch = None
+
+    def get(self, call: str | None) -> Call | None:
+        """The record of a call id, the newest where an id was used again."""
+        return self._by_call.get(call or "")
+
+    def same(self, event: ToolRequested) -> list[Call]:
+        """Earlier finished calls of the instance with this signature, newest first, at most 15."""
+        record = self._by_call.get(event.call or event.id)
+        if record is None:
+            return []
+        calls = self._by_signature.get((event.instance, record.signature), ())
+        return [call for call in reversed(calls) if call.round < record.round and call.state in ("returned", "failed")]
+
+    def recent(self, instance: str) -> list[Call]:
+        """The last 32 calls of an instance, newest first."""
+        agent = self._agents.get(instance)
+        return list(reversed(agent.recent)) if agent else []
+
+    def progressed(self, instance: str, since: Call) -> bool:
+        """Whether the instance learned anything new in a round after that of `since`."""
+        agent = self._agents.get(instance)
+        return agent is not None and agent.news > since.round
+
+    def _learn(self, call: Call, result: str) -> None:
+        call.result = _digest(" ".join(result.split()))
+        agent = self._agent(call.instance)
+        first = agent.results.setdefault(call.result, call.round)
+        agent.results.move_to_end(call.result)
+        if first == call.round:
+            agent.news = max(agent.news, call.round)
+        if len(agent.results) > self._limit:
+            agent.results.popitem(last=False)
+
+    def _agent(self, instance: str) -> _Agent:
+        agent = self._agents.get(instance)
+        if agent is None:
+            agent = self._agents[instance] = _Agent()
+            if len(self._agents) > self._limit:
+                self._agents.pop(next(iter(self._agents)))
+        return agent
+
+    def _bound(self) -> None:
+        if len(self._by_call) > self._limit:
+            self._by_call.popitem(last=False)
+        if len(self._by_signature) > self._limit:
+            self._by_signature.popitem(last=False)
+
+
+def signature(tool: str, arguments: Mapping[str, Any], raw: str | None = None) -> str:
+    """What makes two calls the same: tool and arguments, but for case, space, `cd x &&` and bookkeeping."""
+    if raw is None:
+        what = {name: value for name, value in arguments.items() if name not in BOOKKEEPING}
+        raw = json.dumps(what, sort_keys=True, default=str, ensure_ascii=False)
+    if "cd " in raw and "&&" in raw:
+        raw = _without_directory(raw)
+    return _digest(f"{tool} {' '.join(raw.lower().split())}")
+
+
+def _without_directory(raw: str) -> str:
+    head, _, tail = raw.partition("&&")
+    before, found, _ = head.rpartition("cd ")
+    return before + tail.lstrip() if found else raw
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()

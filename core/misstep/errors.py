@@ -1,0 +1,87 @@
+"""
+Errors, one tree; each also is the builtin a caller would expect.
+
+MisstepError
+├── PolicyError(ValueError)          a policy that is wrong: file, line, what to do
+├── AttachError(ValueError)          a policy that asks a seat for what it cannot enact
+├── TraceError(ValueError)           a saved trace that cannot be read: code, where, what to do
+├── MissingExtraError(ImportError)   an adapter whose framework is not installed
+├── UnsupportedVersionError(ImportError)   a framework older than what was tried
+└── Halted                           raised on request, or where no soft halt exists
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+TraceErrorCode = Literal["truncated", "not_json", "unknown_format", "too_large", "unreadable"]
+
+
+class MisstepError(Exception):
+    """Everything misstep raises on purpose."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyMistake:
+    """One mistake of a policy: where (`line` is 1-based), what, and what to do about it."""
+
+    where: str
+    line: int | None
+    problem: str
+    remedy: str
+
+    def __str__(self) -> str:
+        place = f"line {self.line}, `{self.where}`" if self.line else f"`{self.where}`"
+        return f"{place}: {self.problem}. {self.remedy}"
+
+
+class PolicyError(MisstepError, ValueError):
+    """A policy that cannot be used; `mistakes` lists all of them, `source` names the file."""
+
+    def __init__(self, source: str, mistakes: Sequence[PolicyMistake]) -> None:
+        self.source, self.mistakes = source, tuple(mistakes)
+        super().__init__("\n".join(f"{source}: {mistake}" for mistake in self.mistakes))
+
+
+class AttachError(MisstepError, ValueError):
+    """A policy asks for a decision no seat of the adapter can enact; `gaps` lists each."""
+
+    def __init__(self, adapter: str, gaps: Sequence[str]) -> None:
+        self.adapter, self.gaps = adapter, tuple(gaps)
+        super().__init__(f"`{adapter}` cannot enact this policy:\n" + "\n".join(f"  - {gap}" for gap in self.gaps))
+
+
+class TraceError(MisstepError, ValueError):
+    """A saved trace that cannot be read; `code` is part of the `analyze` contract."""
+
+    def __init__(self, code: TraceErrorCode, message: str) -> None:
+        self.code = code
+        super().__init__(message)
+
+
+class MissingExtraError(MisstepError, ImportError):
+    """An adapter was imported without its framework."""
+
+    def __init__(self, adapter: str, extra: str, missing: str) -> None:
+        self.extra = extra
+        super().__init__(f"`{adapter}` needs `{missing}`: pip install 'misstep[{extra}]'")
+
+
+class UnsupportedVersionError(MisstepError, ImportError):
+    """A framework older than the adapter works with."""
+
+    def __init__(self, framework: str, found: str, needed: str) -> None:
+        self.found, self.needed = found, needed
+        super().__init__(
+            f"misstep works with `{framework}` {needed} or newer, found {found}: pip install -U '{framework}>={needed}'"
+        )
+
+
+class Halted(MisstepError):
+    """The guard ended the run; each adapter raises its own subclass, which is its framework's signal too."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)

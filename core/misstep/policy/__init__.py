@@ -1,0 +1,7 @@
+"""Policies: which anomalies are looked for, and what is done about each."""
+
+from misstep.policy.ladder import Ladder
+from misstep.policy.load import load_policy, parse_policy
+from misstep.policy.model import Mode, Policy, Rule, Rung, default_policy
+
+__all__ = ["Ladder", "Mode", "Policy", "Rule", "Rung", "default_policy", "load_policy", "parse_policy"]

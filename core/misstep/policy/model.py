@@ -1,0 +1,144 @@
+"""The policy as data: pydantic models, the same whether written in YAML or in Python."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator, model_validator
+
+from misstep.decisions import Kind
+from misstep.detectors import Detector, known_detectors
+from misstep.taxonomy import AnomalyType, taxonomy
+
+Mode = Literal["enforce", "shadow", "off"]
+
+_ENDLESS = frozenset({Kind.RETRY, Kind.REPROMPT, Kind.VOTE, Kind.FALLBACK, Kind.REROUTE, Kind.ROLL_BACK})
+
+
+class Rung(BaseModel):
+    """One step of a ladder: a decision, and how often per run, agent and type it may be taken (None: always)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Kind
+    limit: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _written(cls, value: object) -> object:
+        if isinstance(value, str):
+            return {"kind": value}
+        if isinstance(value, Mapping) and len(value) == 1 and "kind" not in value:
+            kind, limit = next(iter(value.items()))
+            return {"kind": kind, "limit": limit}
+        return value
+
+    @model_validator(mode="after")
+    def _finite(self) -> Rung:
+        if self.kind is Kind.ALLOW:
+            raise ValueError("`allow` is no remedy; leave the rung out")
+        if self.limit is None and self.kind in _ENDLESS:
+            raise ValueError(f"`{self.kind}` needs a limit, or the guard could loop: write `{{{self.kind}: 1}}`")
+        return self
+
+
+class Rule(BaseModel):
+    """
+    What is done about one anomaly type.
+
+    `with` are the detector's thresholds; `ladder` the remedies, weakest first (left out: the taxonomy's; empty:
+    record only); `on_guard_failure` what happens when the rule itself crashes; `output: hold` buffers a streamed
+    answer until it is accepted; `enabled: false` switches the rule off.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    thresholds: Mapping[str, Any] = Field(default_factory=dict, alias="with")
+    ladder: tuple[Rung, ...] | None = None
+    on_guard_failure: Literal["open", "closed"] = "open"
+    output: Literal["hold", "pass"] = "pass"
+    enabled: bool = True
+
+
+class Policy(BaseModel):
+    """
+    The whole policy; see `Rule`.
+
+    `mode` enforces, only watches (`shadow`) or is `off`; `unsupported` says what happens where a rung asks a seat
+    for what it cannot enact: an error when the guard is attached, or the next rung it can.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: Literal[1] = 1
+    mode: Mode = "enforce"
+    unsupported: Literal["error", "degrade"] = "error"
+    rules: Mapping[AnomalyType, Rule] = Field(default_factory=dict)
+
+    @field_validator("rules")
+    @classmethod
+    def _detectable(cls, rules: Mapping[AnomalyType, Rule]) -> Mapping[AnomalyType, Rule]:
+        detectors = known_detectors()
+        for type_, rule in rules.items():
+            if type_ is not AnomalyType.GUARD_FAILURE and type_ not in detectors:
+                raise ValueError(f"{type_.value}||no detector finds `{type_}` in this version")
+            if type_ in detectors:
+                _checked(detectors[type_], type_, rule.thresholds)
+        return rules
+
+    def ladder(self, type_: AnomalyType) -> tuple[Rung, ...]:
+        """The remedies in force for a type: the rule's own, else the taxonomy's; none for a type without a rule."""
+        rule = self.rules.get(type_)
+        if rule is None:
+            return ()
+        if rule.ladder is not None:
+            return rule.ladder
+        return tuple(Rung.model_validate(rung) for rung in taxonomy()[type_].ladder)
+
+    def detectors(self) -> list[tuple[Detector, Rule]]:
+        """A detector, with its thresholds, for every rule that is on."""
+        known = known_detectors()
+        return [
+            (known[type_](**rule.thresholds), rule)
+            for type_, rule in self.rules.items()
+            if rule.enabled and type_ in known
+        ]
+
+    def holds(self) -> bool:
+        """Whether any enforcing rule wants answers held until they are accepted."""
+        return self.mode == "enforce" and any(
+            rule.enabled and rule.output == "hold" and self.ladder(type_) for type_, rule in self.rules.items()
+        )
+
+
+def default_policy() -> Policy:
+    """
+    What `Guard()` runs: every detector on, enforcing what was measured harmless to healthy runs, warning of the rest.
+
+    See README for the measurements.
+    """
+    return Policy(
+        unsupported="degrade",
+        rules={
+            AnomalyType.REPEATED_CALL: Rule(),
+            AnomalyType.UNGROUNDED_ARGUMENT: Rule(ladder=()),
+            AnomalyType.EMPTY_RESPONSE: Rule(),
+        },
+    )
+
+
+def _checked(detector: type[Detector], type_: AnomalyType, thresholds: Mapping[str, Any]) -> None:
+    fields = {field.name: field for field in dataclasses.fields(detector)}  # type: ignore[arg-type]
+    for name, value in thresholds.items():
+        if name not in fields:
+            known = ", ".join(f"`{field}`" for field in fields) or "none"
+            raise ValueError(f"{type_.value}.with.{name}||unknown threshold; `{type_}` has {known}")
+        kind = type(fields[name].default)
+        try:
+            TypeAdapter(kind, config=ConfigDict(strict=kind is not float)).validate_python(value)
+        except ValueError as error:
+            raise ValueError(f"{type_.value}.with.{name}||must be {kind.__name__}, found {value!r}") from error
+        if isinstance(value, int | float) and value <= 0:
+            raise ValueError(f"{type_.value}.with.{name}||must be above 0, found {value!r}")

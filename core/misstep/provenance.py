@@ -1,0 +1,148 @@
+"""
+Provenance: which event first brought a word in, and who vouches for it best.
+
+One bounded index of tokens serves grounding, injection, trust between agents and the walk back to a root cause.
+Tokens are indexed as they stream by; a value is only taken apart when somebody asks where it comes from.
+"""
+
+from __future__ import annotations
+
+import string
+from collections import deque
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Literal
+
+
+class Source(IntEnum):
+    """Who vouches for a token, weakest first. What only a model ever said is vouched for by nobody."""
+
+    MODEL = 0
+    AGENT = 1
+    TOOL = 2
+    SYSTEM = 3
+    USER = 4
+
+
+SOURCE = {source.name.lower(): source for source in Source}
+"""`Trust` of an event → `Source`."""
+
+Origin = Literal["grounded", "model", "nowhere", "forgotten"]
+
+_GLUE = "@._-"  # inside an identifier, number, address or date these belong to it
+_SPLIT = str.maketrans(
+    {mark: " " for mark in string.punctuation + "\u2018\u2019\u201c\u201d\u00a0" if mark not in _GLUE}
+)
+_EDGES = "._-"
+
+
+def tokens(text: str) -> list[str]:
+    """The tokens of a text: lower case, split at space and punctuation but for what identifiers are glued with."""
+    plain = text.lower().translate(_SPLIT)
+    if ". " in plain or ".\n" in plain or plain.endswith("."):
+        plain = plain.replace(". ", " ").replace(".\n", " ").rstrip(". ")
+    return plain.split()
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """
+    Where a value comes from.
+
+    `grounded`: every token was said by somebody other than a model; `model`: at least one only by a model, first at
+    `seq`; `nowhere`: at least one never said; `forgotten`: seen, or perhaps seen, but no longer indexed. `unknown`
+    lists the tokens that are not grounded; `best` is the weakest of the tokens' best sources.
+    """
+
+    origin: Origin
+    seq: int | None = None
+    best: Source | None = None
+    unknown: tuple[str, ...] = ()
+
+
+class Provenance:
+    """
+    Token → (first seq, first source, best source), exact for the last `limit` to 2 x `limit` distinct tokens.
+
+    Two generations: when the young one is full it becomes the old one, and of the old one only the hashes stay, for
+    `remembered` generations: such a token is `forgotten`, not `nowhere`. Once even hashes had to go, every token
+    that is not indexed counts as forgotten. A token said again moves to the young generation.
+    """
+
+    __slots__ = ("_hashes", "_longest", "_old", "_young", "complete", "limit")
+
+    def __init__(self, limit: int = 25_000, remembered: int = 6, longest: int = 100_000) -> None:
+        self.limit = limit
+        self.complete = True
+        """False once something said can no longer be told from something never said."""
+        self._longest = longest
+        self._young: dict[str, int] = {}
+        self._old: dict[str, int] = {}
+        self._hashes: deque[frozenset[int]] = deque(maxlen=remembered)
+
+    def __len__(self) -> int:
+        return len(self._young) + len(self._old)
+
+    def add(self, text: str, seq: int, source: Source) -> None:
+        """Index what an event brought in; O(length of the text), of which head and tail beyond 100,000 characters."""
+        if len(text) > self._longest:
+            half = self._longest // 2
+            text = f"{text[:half]} {text[-half:]}"
+            self.complete = False
+        entry = seq << 6 | source << 3 | source
+        young, old = self._young, self._old
+        for word in tokens(text):
+            known = young.get(word)
+            if known is None:
+                known = old.get(word) if old else None
+                if known is None:
+                    young[word] = entry
+                    continue
+                young[word] = known
+            if known & 7 < source:
+                young[word] = known & ~7 | source
+        if len(young) >= self.limit:
+            self._turn_over()
+
+    def find(self, word: str) -> tuple[int, Source, Source] | None:
+        """First seq, first source and best source of one token, or None where it is not indexed."""
+        known = self._young.get(word)
+        if known is None:
+            known = self._old.get(word)
+        return None if known is None else (known >> 6, Source(known >> 3 & 7), Source(known & 7))
+
+    def trace(self, value: str) -> Trace:
+        """Where a value comes from; an empty value is grounded."""
+        best: Source | None = None
+        first: int | None = None
+        missing: list[str] = []
+        invented: list[str] = []
+        for word in _parts(value):
+            found = self.find(word)
+            if found is None:
+                missing.append(word)
+                continue
+            seq, _, source = found
+            if source is Source.MODEL:
+                invented.append(word)
+            first = seq if first is None else max(first, seq)
+            best = source if best is None else min(best, source)
+        if missing:
+            origin: Origin = "forgotten" if all(self._forgotten(word) for word in missing) else "nowhere"
+            return Trace(origin, None, None, tuple(missing + invented))
+        if invented:
+            return Trace("model", first, Source.MODEL, tuple(invented))
+        return Trace("grounded", first, best)
+
+    def _forgotten(self, word: str) -> bool:
+        return not self.complete or any(hash(word) in generation for generation in self._hashes)
+
+    def _turn_over(self) -> None:
+        if self._old:
+            self.complete = self.complete and len(self._hashes) < (self._hashes.maxlen or 0)
+            self._hashes.append(frozenset(map(hash, self._old)))
+        self._old, self._young = self._young, {}
+
+
+def _parts(value: str) -> list[str]:
+    return [word.strip(_EDGES) or word for word in tokens(value)]

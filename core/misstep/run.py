@@ -1,0 +1,340 @@
+"""A run: its events in order, and indexes that answer a detector's questions at constant cost."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from misstep.calls import CallIndex
+from misstep.events import (
+    E,
+    Event,
+    Evidence,
+    MemoryRead,
+    MessageSent,
+    ModelFailed,
+    ModelRequested,
+    ModelResponded,
+    RetrievalReturned,
+    RunEnded,
+    RunStarted,
+    Tool,
+    ToolCancelled,
+    ToolFailed,
+    ToolRequested,
+    ToolReturned,
+    Usage,
+    text_of,
+)
+from misstep.provenance import SOURCE, Provenance, Source
+
+M = TypeVar("M")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """
+    What one run may keep in memory: its last `events`, `calls` by id, distinct `tokens` per generation, `agents`
+    (instances), and `quote` characters of each piece of evidence.
+    """
+
+    events: int = 2000
+    calls: int = 4096
+    tokens: int = 25_000
+    agents: int = 1024
+    quote: int = 300
+
+
+@dataclass(slots=True)
+class Spent:
+    """What a run or an agent has used so far."""
+
+    model_calls: int = 0
+    tool_calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    estimated: bool = False
+    """True once a count is an estimate because the framework reported none."""
+
+    def add(self, usage: Usage) -> None:
+        """Count one model call's tokens."""
+        self.input_tokens += usage.input_tokens
+        self.output_tokens += usage.output_tokens
+        self.estimated = self.estimated or usage.estimated
+
+
+@dataclass(slots=True)
+class Instance:
+    """One copy of one agent: its name, its own turn counter, what it spent, its errors that nobody dealt with yet."""
+
+    agent: str = ""
+    turn: int = -1
+    spent: Spent = field(default_factory=Spent)
+    open_errors: deque[int] = field(default_factory=lambda: deque(maxlen=32))
+    """`seq` of failed calls since the instance last got a result."""
+
+
+@dataclass(slots=True)
+class Cursor(Generic[T]):
+    """How far into a conversation an adapter has read; `Run.unread` moves it."""
+
+    count: int = 0
+    last: str | None = None
+    seen: deque[str] = field(default_factory=lambda: deque(maxlen=512))
+
+
+class Run:
+    """
+    One run under watch.
+
+    `append` stamps and indexes an event in time that does not depend on the run's length. Whoever appends or reads
+    holds `lock`; it is held for nothing else.
+    """
+
+    def __init__(self, id: str, limits: Limits | None = None) -> None:  # noqa: A002 - the field's own name
+        self.id = id
+        self.limits = limits or Limits()
+        self.lock = threading.RLock()
+        self.started = time.time()
+        self.touched = time.monotonic()
+        self.events: deque[Event] = deque(maxlen=self.limits.events)
+        self.calls = CallIndex(self.limits.calls)
+        self.provenance = Provenance(self.limits.tokens)
+        self.instances: OrderedDict[str, Instance] = OrderedDict()
+        self.interactions: dict[tuple[str, str], int] = {}
+        """(sender, recipient) → messages: who talked to whom."""
+        self.tools: dict[str, Tool] = {}
+        """Every tool the application declared to a model."""
+        self.agents: dict[str, None] = {}
+        """Agent names in order of appearance."""
+        self.spent = Spent()
+        self.task: str | None = None
+        self.ended: RunEnded | None = None
+        self.steps = 0
+        """The number of messages so far."""
+        self._first = time.monotonic()
+        self._count = 0
+        self._memories: dict[object, Any] = {}
+        self._cursors: OrderedDict[str, Cursor[Any]] = OrderedDict()
+        self._step_of_batch: OrderedDict[str, int] = OrderedDict()
+
+    # -- what happened ------------------------------------------------------------------------------------------------
+
+    def append(self, event: E) -> E:
+        """Give an event its place in the run and index it."""
+        self._stamp(event)
+        self.events.append(event)
+        index = _INDEX.get(type(event))
+        if index is not None:
+            index(self, event)
+        return event
+
+    def find(self, seq: int) -> Event | None:
+        """The event with that `seq`, or None once it is too long ago; O(1)."""
+        if not self.events:
+            return None
+        position = seq - self.events[0].seq
+        return self.events[position] if 0 <= position < len(self.events) else None
+
+    def evidence(self, seqs: Sequence[int]) -> tuple[Evidence, ...]:
+        """The events behind those numbers, with the words that show it as far as they are still kept."""
+        return tuple(self._evidence(seq) for seq in seqs)
+
+    def progressed(self, event: ToolRequested, since: Any) -> bool:
+        """Whether the event's instance learned anything new in a round after the call `since`."""
+        return self.calls.progressed(event.instance, since)
+
+    # -- what others remember -----------------------------------------------------------------------------------------
+
+    def memory(self, owner: Hashable, factory: Callable[[], M]) -> M:
+        """A detector's own state in this run: made by `factory` at first use, a slotted object that serialises."""
+        found = self._memories.get(owner)
+        if found is None:
+            found = self._memories[owner] = factory()
+        return found
+
+    def unread(self, instance: str, messages: Sequence[T], key: Callable[[T], str]) -> tuple[Sequence[T], int | None]:
+        """
+        The messages of an instance's conversation not read before, and how many of the earlier ones were dropped.
+
+        Where the conversation only grew, `key` is called on the new messages and one old one; where its earlier part
+        was changed (None becomes a number), on all.
+        """
+        cursor = self._cursors.setdefault(instance, Cursor())
+        if len(self._cursors) > self.limits.agents:
+            self._cursors.popitem(last=False)
+        dropped = None
+        grown = cursor.count <= len(messages) and (cursor.count == 0 or key(messages[cursor.count - 1]) == cursor.last)
+        if grown:
+            new: Sequence[T] = messages[cursor.count :]
+        else:
+            known = set(cursor.seen)
+            new = [message for message in messages if key(message) not in known]
+            dropped = max(0, cursor.count - (len(messages) - len(new)))
+        keys = [key(message) for message in new]
+        cursor.seen.extend(keys)
+        cursor.count = len(messages)
+        cursor.last = (keys[-1] if grown and keys else key(messages[-1])) if messages else None
+        return new, dropped
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    def instance(self, path: str, agent: str = "") -> Instance:
+        """The record of an instance, made at first sight."""
+        found = self.instances.get(path)
+        if found is None:
+            found = self.instances[path] = Instance(agent)
+            if len(self.instances) > self.limits.agents:
+                self.instances.popitem(last=False)
+        if agent:
+            found.agent = agent
+            self.agents.setdefault(agent)
+        return found
+
+    def _stamp(self, event: Event) -> None:
+        now = time.monotonic()
+        self.touched = now
+        instance = self.instance(event.instance, event.agent)
+        set_ = object.__setattr__
+        set_(event, "seq", self._count)
+        if not event.id:
+            set_(event, "id", f"e{self._count}")
+        self._count += 1
+        if not event.time:
+            set_(event, "time", time.time())
+            set_(event, "elapsed", now - self._first)
+        if event.step is None:
+            set_(event, "step", self._step(event))
+        elif event.step >= self.steps:
+            self.steps = event.step + 1
+        if event.turn is None:
+            if isinstance(event, _MESSAGES) and not event.attempt:
+                instance.turn += 1
+            set_(event, "turn", max(instance.turn, 0))
+
+    def _step(self, event: Event) -> int:
+        """A message takes the next step; what belongs to a message shares its step; anything else is at the last."""
+        if isinstance(event, ToolRequested):
+            known = self._step_of_batch.get(event.batch or "")
+            if known is not None:
+                return known
+        elif (
+            isinstance(event, ToolReturned | ToolFailed | MessageSent)
+            or (isinstance(event, ModelResponded) and not event.attempt)
+            or (isinstance(event, ToolCancelled) and event.objection)
+        ):
+            self.steps += 1
+        elif isinstance(event, ModelRequested) and not event.attempt:
+            return self.steps
+        return max(self.steps - 1, 0)
+
+    def _evidence(self, seq: int) -> Evidence:
+        event = self.find(seq)
+        if event is None:
+            return Evidence(seq)
+        return Evidence(seq, event.step, event.agent, shortened(text_of(event), self.limits.quote))
+
+    def _learn(self, event: Event, text: str, source: Source) -> None:
+        if text:
+            self.provenance.add(text, event.seq, source)
+
+    def _on_started(self, event: RunStarted) -> None:
+        self.task = event.task
+        self._learn(event, event.task or "", Source.USER)
+
+    def _on_model_requested(self, event: ModelRequested) -> None:
+        for tool in event.tools or ():
+            if self.tools.get(tool.name) != tool:
+                self.tools[tool.name] = tool
+                self._learn(event, f"{tool.description} {json.dumps(tool.parameters, default=str)}", Source.SYSTEM)
+        if len(self.tools) > self.limits.calls:
+            self.tools.pop(next(iter(self.tools)))
+
+    def _on_model_responded(self, event: ModelResponded) -> None:
+        instance = self.instances[event.instance]
+        for spent in (self.spent, instance.spent):
+            spent.model_calls += 1
+            if event.usage is not None:
+                spent.add(event.usage)
+        if event.call is not None and event.step is not None:
+            self._step_of_batch[event.call] = event.step
+            if len(self._step_of_batch) > self.limits.agents:
+                self._step_of_batch.popitem(last=False)
+        self._learn(event, event.content, Source.MODEL)
+
+    def _on_model_failed(self, event: ModelFailed) -> None:
+        self.instances[event.instance].open_errors.append(event.seq)
+
+    def _on_tool_requested(self, event: ToolRequested) -> None:
+        self.calls.requested(event)
+
+    def _executed(self, event: ToolReturned | ToolFailed) -> None:
+        self.calls.settled(event)
+        if not event.history:
+            self.spent.tool_calls += 1
+            self.instances[event.instance].spent.tool_calls += 1
+
+    def _on_tool_returned(self, event: ToolReturned) -> None:
+        self._executed(event)
+        self.instances[event.instance].open_errors.clear()
+        self._learn(event, event.output, Source.TOOL)
+
+    def _on_tool_failed(self, event: ToolFailed) -> None:
+        self._executed(event)
+        self.instances[event.instance].open_errors.append(event.seq)
+        self._learn(event, event.error, Source.TOOL)
+
+    def _on_tool_cancelled(self, event: ToolCancelled) -> None:
+        self.calls.settled(event)
+
+    def _on_message(self, event: MessageSent) -> None:
+        if event.trust == "user":
+            self.calls.told(event.instance)
+            if self.task is None:
+                self.task = event.content
+        if event.sender and event.recipient:
+            pair = (event.sender, event.recipient)
+            if pair in self.interactions or len(self.interactions) < self.limits.calls:
+                self.interactions[pair] = self.interactions.get(pair, 0) + 1
+        self._learn(event, event.content, SOURCE[event.trust])
+
+    def _on_retrieval(self, event: RetrievalReturned) -> None:
+        self._learn(event, "\n".join(event.documents), Source.TOOL)
+
+    def _on_memory(self, event: MemoryRead) -> None:
+        self._learn(event, event.content, Source.TOOL)
+
+    def _on_ended(self, event: RunEnded) -> None:
+        self.ended = event
+
+
+_MESSAGES = (MessageSent, ModelResponded, ToolReturned, ToolFailed)
+
+_INDEX: dict[type[Event], Callable[[Run, Any], None]] = {
+    RunStarted: Run._on_started,
+    RunEnded: Run._on_ended,
+    ModelRequested: Run._on_model_requested,
+    ModelResponded: Run._on_model_responded,
+    ModelFailed: Run._on_model_failed,
+    ToolRequested: Run._on_tool_requested,
+    ToolReturned: Run._on_tool_returned,
+    ToolFailed: Run._on_tool_failed,
+    ToolCancelled: Run._on_tool_cancelled,
+    MessageSent: Run._on_message,
+    RetrievalReturned: Run._on_retrieval,
+    MemoryRead: Run._on_memory,
+}
+
+
+def shortened(text: str, limit: int) -> str:
+    """The text, or its head and tail with the number of characters left out between them."""
+    if len(text) <= limit:
+        return text
+    half = limit // 2
+    return f"{text[:half]} … {len(text) - 2 * half} characters … {text[-half:]}"
