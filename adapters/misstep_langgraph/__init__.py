@@ -1,1 +1,19 @@
-"""stub"""
+"""misstep for LangGraph and LangChain: watch any app, intercept in `create_agent`, guard any graph."""
+
+from misstep.frameworks import require
+
+VERSIONS = {
+    "langchain-core": ("1.7.2", "1.8"),
+    "langgraph": ("1.2.22", "1.3"),
+    "langchain": ("1.4.7", "1.5"),
+}
+"""Distribution → (oldest that works, first untried)."""
+
+require("misstep_langgraph", "langgraph", VERSIONS)
+
+from misstep_langgraph.callback import MisstepCallbackHandler  # noqa: E402 - after the check of versions
+from misstep_langgraph.halted import Halted  # noqa: E402
+from misstep_langgraph.middleware import MisstepMiddleware  # noqa: E402
+from misstep_langgraph.run import guarded, unguard  # noqa: E402
+
+__all__ = ["Halted", "MisstepCallbackHandler", "MisstepMiddleware", "guarded", "unguard"]

@@ -39,6 +39,8 @@ class ModelSeat(Protocol[Request, Raw]):
     """One model call, as an adapter presents it. Nothing here judges; every method only translates."""
 
     session: Session
+    streaming: bool
+    """Whether the reply's tokens reach somebody before it is judged."""
 
     def opening(self) -> Sequence[Event]:
         """What is new before the call: messages not seen before, then the `ModelRequested`."""
@@ -91,8 +93,13 @@ class ToolSeat(Protocol[Request, Raw]):
         ...
 
 
-def model_call(guard: Guard, seat: ModelSeat[Any, Any]) -> Steps:
-    """One model call: ask, judge, and ask again as the policy says; returns the reply to pass on."""
+def model_call(guard: Guard, take: Callable[[], ModelSeat[Any, Any]]) -> Steps:
+    """
+    One model call: ask, judge, and ask again as the policy says; returns the reply to pass on.
+
+    `take` takes the seat, inside the boundary a driver puts round these steps.
+    """
+    seat = take()
     if guard.mode == "off":
         return (yield Call(seat.request(())))
     session = seat.session
@@ -114,6 +121,8 @@ def model_call(guard: Guard, seat: ModelSeat[Any, Any]) -> Steps:
         verdict = guard.judge(seat.reply(raw, attempt))
         if last.taken and not last.types & verdict.types:
             guard.settle(session, last, took_effect=True, recurred=False)
+        if seat.streaming and verdict.taken:
+            guard.settle(session, verdict, took_effect=True, detail="late: its tokens were already streamed")
         match verdict.decision:
             case Allow() | Refuse():  # what is refused is a call, and it is refused where it is made
                 return raw
@@ -134,8 +143,9 @@ def model_call(guard: Guard, seat: ModelSeat[Any, Any]) -> Steps:
     return raw
 
 
-def tool_call(guard: Guard, seat: ToolSeat[Any, Any]) -> Steps:
-    """One tool call: execute it once, or not at all; returns the result to pass on."""
+def tool_call(guard: Guard, take: Callable[[], ToolSeat[Any, Any]]) -> Steps:
+    """One tool call: execute it once, or not at all; returns the result to pass on. `take` as in `model_call`."""
+    seat = take()
     if guard.mode == "off":
         return (yield Call(seat.request()))
     session = seat.session

@@ -11,7 +11,7 @@ still be rewritten. Kinds and fields are only ever added: stored records hold th
 | run.ended | RunEnded | status, outcome, score, error |
 | turn.started / turn.ended | TurnStarted / TurnEnded | task / content |
 | model.requested | ModelRequested | model, tools, messages, feedback |
-| model.responded | ModelResponded | content, calls, usage, finish_reason, logprobs |
+| model.responded | ModelResponded | content, calls, usage, finish_reason, logprobs, message |
 | model.failed | ModelFailed | error, error_type |
 | tool.requested | ToolRequested | tool, arguments, raw |
 | tool.returned | ToolReturned | tool, output |
@@ -40,7 +40,7 @@ from misstep.taxonomy import AnomalyType, Category, Severity
 Role = Literal["system", "user", "assistant", "tool"]
 Trust = Literal["user", "system", "tool", "agent", "model"]
 Outcome = Literal["success", "failure"]
-Status = Literal["completed", "failed", "halted", "evicted"]
+Status = Literal["completed", "failed", "halted", "interrupted", "evicted"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,13 +174,17 @@ class ModelRequested(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelResponded(Event):
-    """A model answered. `logprobs` are natural-log token probabilities, where the framework reports them."""
+    """
+    A model answered. `logprobs` are natural-log token probabilities, where the framework reports them; `message` is
+    what the reply is called in the conversation, so that it is known again.
+    """
 
     content: str = ""
     calls: tuple[ProposedCall, ...] = ()
     usage: Usage | None = None
     finish_reason: str | None = None
     logprobs: tuple[float, ...] | None = None
+    message: str = ""
     kind: Literal["model.responded"] = "model.responded"
 
 

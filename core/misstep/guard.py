@@ -86,6 +86,7 @@ class Guard:
         self._listeners: dict[AnomalyType, list[Listener]] = {}
         self._sessions: OrderedDict[str, Session] = OrderedDict()
         self._finished: OrderedDict[str, RunReport] = OrderedDict()
+        self._threads: OrderedDict[str, str] = OrderedDict()
         self._unreported: list[str] = []
         self._unsupported: dict[str, None] = {}
         self._evicted = 0
@@ -169,10 +170,15 @@ class Guard:
         version: str = "",
         task: str | None = None,
         thread: str | None = None,
-        continues: str | None = None,
+        resumes: bool = False,
         watching: bool = False,
     ) -> Session:
-        """Begin a run, or find it open; `continues` names the run this one resumes."""
+        """
+        Begin a run, or find it open.
+
+        `thread` names the conversation; with `resumes`, the run continues the thread's last one and inherits what
+        that had spent.
+        """
         id_ = run or uuid.uuid4().hex[:16]
         with self._lock:
             session = self._sessions.get(id_)
@@ -182,6 +188,12 @@ class Guard:
                 Run(id_, self.limits), seats, watching=watching or self.mode == "shadow", framework=framework
             )
             self._sessions[id_] = session
+            continues = self._threads.get(thread or "") if resumes else None
+            if thread is not None:
+                self._threads[thread] = id_
+                self._threads.move_to_end(thread)
+                if len(self._threads) > self._most:
+                    self._threads.popitem(last=False)
             self._evict()
         self.observe(
             RunStarted(
@@ -189,6 +201,7 @@ class Guard:
             )
         )
         if continues is not None:
+            session.inherit(self._finished.get(continues))
             self.observe(RunResumed(run=id_, continues=continues))
         return session
 

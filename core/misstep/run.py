@@ -122,6 +122,7 @@ class Run:
         self._count = 0
         self._memories: dict[object, Any] = {}
         self._cursors: OrderedDict[str, Cursor[Any]] = OrderedDict()
+        self._speakers: OrderedDict[str, str] = OrderedDict()
         self._step_of_batch: OrderedDict[str, int] = OrderedDict()
 
     # -- what happened ------------------------------------------------------------------------------------------------
@@ -182,6 +183,14 @@ class Run:
         cursor.count = len(messages)
         cursor.last = (keys[-1] if grown and keys else key(messages[-1])) if messages else None
         return new, dropped
+
+    def has_read(self, instance: str) -> bool:
+        """Whether anything of the instance's conversation was read."""
+        return instance in self._cursors
+
+    def speaker(self, message: str) -> str | None:
+        """The instance whose model said a message in this run, by the message's id."""
+        return self._speakers.get(message)
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
@@ -258,7 +267,7 @@ class Run:
 
     def _on_model_responded(self, event: ModelResponded) -> None:
         instance = self.instances[event.instance]
-        for spent in (self.spent, instance.spent):
+        for spent in () if event.history else (self.spent, instance.spent):
             spent.model_calls += 1
             if event.usage is not None:
                 spent.add(event.usage)
@@ -266,6 +275,10 @@ class Run:
             self._step_of_batch[event.call] = event.step
             if len(self._step_of_batch) > self.limits.agents:
                 self._step_of_batch.popitem(last=False)
+        if event.message:
+            self._speakers[event.message] = event.instance
+            if len(self._speakers) > self.limits.calls:
+                self._speakers.popitem(last=False)
         self._learn(event, event.content, Source.MODEL)
 
     def _on_model_failed(self, event: ModelFailed) -> None:

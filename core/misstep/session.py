@@ -67,6 +67,17 @@ class Session:
         """Drop a call's verdict: its reply was thrown away."""
         self._verdicts.pop(call, None)
 
+    def inherit(self, earlier: RunReport | None) -> None:
+        """Take over what the run this one continues had spent."""
+        if earlier is not None:
+            spent, cost = self.run.spent, earlier.cost
+            spent.model_calls, spent.tool_calls = cost.model_calls, cost.tool_calls
+            spent.input_tokens, spent.output_tokens, spent.estimated = (
+                cost.input_tokens,
+                cost.output_tokens,
+                cost.estimated,
+            )
+
     def took_effect(self, taken: DecisionTaken) -> bool:
         """Whether a decision is known to have taken effect: by its receipt, or because the model was asked again."""
         receipt = self.ledger.receipts.get(taken.id)

@@ -1,0 +1,37 @@
+"""Which call is being judged right now, so that the seats further in let it through: one call, one verdict."""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from misstep.guard import Guard
+from misstep_langgraph.messages import call_key
+
+MODEL = "model"
+
+_calls: contextvars.ContextVar[frozenset[tuple[int, str]]] = contextvars.ContextVar(
+    "misstep_calls", default=frozenset()
+)
+
+
+@contextmanager
+def in_hand(guard: Guard, what: str) -> Iterator[None]:
+    """While a seat has a call in hand; `what` is `MODEL` or a tool call's key."""
+    token = _calls.set(_calls.get() | {(id(guard), what)})
+    try:
+        yield
+    finally:
+        _calls.reset(token)
+
+
+def has_in_hand(guard: Guard, what: str) -> bool:
+    """Whether a seat of that guard further out has the call in hand."""
+    return (id(guard), what) in _calls.get()
+
+
+def call_in_hand(scope: str, call_id: str | None, run_id: Any) -> str:
+    """A tool call's key: its own id, else the id LangChain runs it under."""
+    return f"tool:{call_key(scope, call_id) if call_id else run_id}"

@@ -1,0 +1,126 @@
+"""`MisstepMiddleware`: model and tool calls of `create_agent`, through LangChain's own seam."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse, ToolCallRequest
+from langgraph.config import get_config
+from langgraph.runtime import get_runtime
+
+from misstep.enact import Rescue, Steps, adrive, drive, model_call, tool_call
+from misstep.guard import Guard
+from misstep.session import Session
+from misstep_langgraph.in_hand import MODEL, call_in_hand, in_hand
+from misstep_langgraph.model import MiddlewareModelSeat
+from misstep_langgraph.place import RUN, place
+from misstep_langgraph.seats import MIDDLEWARE
+from misstep_langgraph.tool import LangChainToolSeat, refusal
+from misstep_langgraph.watcher import Watcher
+
+
+class MisstepMiddleware(AgentMiddleware):
+    """
+    `create_agent(model, tools, middleware=[MisstepMiddleware(guard)])`. Put it first: the first is the outermost.
+
+    A middleware has no run seat: a halt ends the agent by a last message without calls, and an outer agent goes on
+    unless it is guarded by the same guard. One instance may serve many agents and runs at once.
+    """
+
+    def __init__(self, guard: Guard) -> None:
+        super().__init__()
+        guard.attach(MIDDLEWARE)
+        self.guard = guard
+        self._runs: OrderedDict[int, tuple[object, str]] = OrderedDict()
+        self.last_run: str | None = None
+        """The id of the run seen last."""
+
+    def __deepcopy__(self, memo: dict[int, object]) -> MisstepMiddleware:
+        return self
+
+    def wrap_model_call(self, request: ModelRequest, handler: Callable[[ModelRequest], Any]) -> Any:
+        """One model call."""
+        with in_hand(self.guard, MODEL):
+            return drive(self.guard, self._model_steps(request), handler, Rescue(request))
+
+    async def awrap_model_call(self, request: ModelRequest, handler: Callable[[ModelRequest], Awaitable[Any]]) -> Any:
+        """One model call."""
+        with in_hand(self.guard, MODEL):
+            return await adrive(self.guard, self._model_steps(request), handler, Rescue(request))
+
+    def wrap_tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Any]) -> Any:
+        """One tool call."""
+        with in_hand(self.guard, _key(request)):
+            return drive(self.guard, self._tool_steps(request), handler, _rescue(request))
+
+    async def awrap_tool_call(
+        self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[Any]]
+    ) -> Any:
+        """One tool call."""
+        with in_hand(self.guard, _key(request)):
+            return await adrive(self.guard, self._tool_steps(request), handler, _rescue(request))
+
+    def _model_steps(self, request: ModelRequest) -> Steps:
+        def take() -> MiddlewareModelSeat:
+            return MiddlewareModelSeat(self._session(), place(_metadata()), request, hold=self.guard.policy.holds())
+
+        reply = yield from model_call(self.guard, take)
+        self._end_with(reply)
+        return reply
+
+    def _tool_steps(self, request: ToolCallRequest) -> Steps:
+        def take() -> LangChainToolSeat:
+            call, where = request.tool_call, place(_metadata())
+            return LangChainToolSeat(
+                self._session(), where, call["name"], call["args"], call["id"], _key(request), request
+            )
+
+        return tool_call(self.guard, take)
+
+    def _session(self) -> Session:
+        """The run's session: of the run seat or a handler of this guard, else one of our own for each top-level run."""
+        config = get_config()
+        handlers = getattr(config.get("callbacks"), "handlers", None) or ()
+        watcher = next((each for each in handlers if isinstance(each, Watcher) and each.guard is self.guard), None)
+        if watcher is not None and watcher.enforcing:
+            return watcher.session_of(config["callbacks"].parent_run_id)
+        control = get_runtime().control
+        known = self._runs.get(id(control))
+        run = _metadata().get(RUN) or (known[1] if known is not None else None)
+        thread = config.get("configurable", {}).get("thread_id")
+        session = self.guard.open(
+            run, seats=MIDDLEWARE, framework="langchain", thread=str(thread) if thread is not None else None
+        )
+        if known is None:
+            self._runs[id(control)] = (control, session.run.id)
+            if len(self._runs) > _MOST_RUNS:
+                self._runs.popitem(last=False)
+        self.last_run = session.run.id
+        return session
+
+    def _end_with(self, reply: Any) -> None:
+        """A top-level agent's reply without calls is its last: the run this middleware opened is over."""
+        known = self._runs.get(id(get_runtime().control))
+        last = reply.result[-1] if isinstance(reply, ModelResponse) and reply.result else reply
+        if known is None or place(_metadata()).scope or getattr(last, "tool_calls", None):
+            return
+        del self._runs[id(known[0])]
+        self.guard.end(known[1])
+
+
+_MOST_RUNS = 10_000
+
+
+def _metadata() -> dict[str, Any]:
+    return get_config().get("metadata") or {}
+
+
+def _key(request: ToolCallRequest) -> str:
+    return call_in_hand(place(_metadata()).scope, request.tool_call["id"], None)
+
+
+def _rescue(request: ToolCallRequest) -> Rescue[Any]:
+    call = request.tool_call
+    return Rescue(request, lambda objection: refusal(call["name"], call["id"], objection))

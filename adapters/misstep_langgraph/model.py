@@ -1,0 +1,163 @@
+"""The model seat: one model call, as the gate or the middleware sees it, in the core's terms."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from langchain.agents.middleware import ModelRequest, ModelResponse
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from langchain_core.outputs import ChatGeneration, ChatResult
+
+from misstep.conversation import Listener, digest, unheard
+from misstep.events import Event, ModelFailed, ModelRequested, ModelResponded
+from misstep.session import Session
+from misstep_langgraph.halted import Halted
+from misstep_langgraph.messages import declared, finish_reason, key_of, proposed, said, usage_of, words
+from misstep_langgraph.place import Place
+
+_batches = itertools.count()
+
+
+@dataclass(slots=True)
+class Declared:
+    """The tools an instance's model was last given, so that they are told once."""
+
+    ids: tuple[int, ...] = ()
+
+
+class ModelCall:
+    """What the two model seats share: everything but the framework's own request and reply."""
+
+    def __init__(self, session: Session, place: Place, model: str, tools: Sequence[Any], *, streaming: bool) -> None:
+        self.session = session
+        self.streaming = streaming
+        self._place, self._model, self._tools = place, model, tools
+        self._batch = f"m{next(_batches)}"
+
+    def _opening(self, messages: Sequence[BaseMessage], system: BaseMessage | None = None) -> list[Event]:
+        place, run = self._place, self.session.run
+        heard = [system, *messages] if system is not None else messages
+        listener = Listener(place.agent, place.instance)
+        events = unheard(run, listener, heard, key_of, lambda message: said(message, place.scope))
+        ids = tuple(map(id, self._tools))
+        told = run.memory(("tools", place.instance), Declared)
+        tools = declared(self._tools) if told.ids != ids else None
+        told.ids = ids
+        requested = ModelRequested(
+            run=run.id,
+            agent=place.agent,
+            instance=place.instance,
+            call=self._batch,
+            model=self._model,
+            tools=tools,
+            messages=len(heard),
+        )
+        return [*events, requested]
+
+    def _reply(self, message: BaseMessage, attempt: int) -> ModelResponded:
+        place, known = self._place, isinstance(message, AIMessage)
+        return ModelResponded(
+            run=self.session.run.id,
+            agent=place.agent,
+            instance=place.instance,
+            call=self._batch,
+            attempt=attempt,
+            content=words(message.content),
+            message=key_of(message),
+            calls=proposed(message, place.scope) if known else (),
+            usage=usage_of(message) if known else None,
+            finish_reason=finish_reason(message) if known else None,
+        )
+
+    def failure(self, error: BaseException, attempt: int) -> ModelFailed:
+        """What was raised instead of a reply."""
+        return ModelFailed(
+            run=self.session.run.id,
+            agent=self._place.agent,
+            instance=self._place.instance,
+            call=self._batch,
+            attempt=attempt,
+            error=str(error),
+            error_type=type(error).__name__,
+        )
+
+
+class GateModelSeat(ModelCall):
+    """
+    A model call anywhere in a guarded run: the handler takes messages with the run manager to call the model under,
+    and gives a `ChatResult`.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        place: Place,
+        model: str,
+        messages: Sequence[BaseMessage],
+        tools: Sequence[Any],
+        manager: Any = None,
+        *,
+        streaming: bool = False,
+    ) -> None:
+        super().__init__(session, place, model, tools, streaming=streaming)
+        self._messages, self._manager = messages, manager
+
+    def opening(self) -> list[Event]:
+        """What is new in the message list."""
+        return self._opening(self._messages)
+
+    def request(self, feedback: Sequence[str]) -> tuple[list[BaseMessage], Any]:
+        """The messages, with the feedback as the user's last words, and the run manager."""
+        return [*self._messages, *map(HumanMessage, feedback)], self._manager
+
+    def reply(self, raw: ChatResult, attempt: int) -> ModelResponded:
+        """The first generation."""
+        return self._reply(raw.generations[0].message, attempt)
+
+    def stop(self, reason: str) -> ChatResult:
+        """End the graph."""
+        raise Halted(reason)
+
+
+class MiddlewareModelSeat(ModelCall):
+    """A model call of `create_agent`: the handler takes a `ModelRequest` and gives a `ModelResponse`."""
+
+    def __init__(self, session: Session, place: Place, request: ModelRequest, *, hold: bool) -> None:
+        super().__init__(session, place, model_name(request.model), request.tools, streaming=not hold)
+        self._request, self._hold = request, hold
+
+    def opening(self) -> list[Event]:
+        """What is new in the state's messages."""
+        return self._opening(self._request.messages, self._request.system_message)
+
+    def request(self, feedback: Sequence[str]) -> ModelRequest:
+        """The request, with the feedback as the user's last words; held back from streams where a rule says so."""
+        changes: dict[str, Any] = {}
+        if feedback:
+            changes["messages"] = [*self._request.messages, *map(HumanMessage, feedback)]
+        if self._hold:
+            model = self._request.model
+            changes["model"] = model.model_copy(update={"tags": [*(model.tags or []), "nostream"]})
+        return self._request.override(**changes) if changes else self._request
+
+    def reply(self, raw: Any, attempt: int) -> ModelResponded:
+        """The model's own message; a structured answer's synthetic tool message is not it."""
+        messages = raw.result if isinstance(raw, ModelResponse) else [raw]
+        return self._reply(next(message for message in messages if isinstance(message, AIMessage)), attempt)
+
+    def stop(self, reason: str) -> ModelResponse:
+        """A last message without calls: the agent ends, and keeps what it did."""
+        return ModelResponse(result=[AIMessage(reason, id=f"misstep-{digest(reason, next(_batches))}")])
+
+
+def model_name(model: Any) -> str:
+    """A model's name for people."""
+    return str(getattr(model, "model_name", None) or getattr(model, "model", None) or type(model).__name__)
+
+
+def as_result(message: BaseMessage) -> ChatResult:
+    """A message as a model returns it."""
+    return ChatResult(generations=[ChatGeneration(message=message)])

@@ -1,0 +1,165 @@
+"""The run seat: `guarded(graph, guard)`, a copy of the user's graph that knows when a run begins, halts and ends."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import AsyncIterator, Iterator
+from types import TracebackType
+from typing import Any, Literal
+from uuid import UUID
+
+from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import ensure_config, merge_configs
+from langgraph._internal._constants import CONFIG_KEY_TASK_ID
+from langgraph.graph import StateGraph
+from langgraph.graph.state import CompiledStateGraph
+from langgraph.types import Command
+
+from misstep.events import Status
+from misstep.guard import Guard
+from misstep.session import Session
+from misstep_langgraph import gate
+from misstep_langgraph.halted import Halted
+from misstep_langgraph.place import RUN
+from misstep_langgraph.seats import GUARDED
+from misstep_langgraph.watcher import Watcher
+
+OnHalt = Literal["return", "raise"]
+
+
+def guarded(
+    graph: StateGraph[Any, Any, Any, Any] | CompiledStateGraph[Any, Any, Any, Any],
+    guard: Guard,
+    *,
+    on_halt: OnHalt = "return",
+    **compile_arguments: Any,
+) -> CompiledStateGraph[Any, Any, Any, Any]:
+    """
+    A guarded copy of a compiled graph, or of what a builder compiles to; the original stays as it was.
+
+    It is the user's own type, and `with_config` and `copy` keep it guarded. Model and tool calls are intercepted
+    wherever the run's callbacks reach: in nodes, sub-graphs, closures and agents called as tools. A halt ends the run
+    softly and returns what was done; with `on_halt="raise"`, and always inside another graph, `Halted` is raised.
+    `graph.last_run` is the id of the run begun last. Raises `AttachError`.
+    """
+    if isinstance(graph, StateGraph):
+        graph = graph.compile(**compile_arguments)
+    elif compile_arguments:
+        raise TypeError(f"compile arguments {sorted(compile_arguments)} go with a builder, not with a compiled graph")
+    if getattr(graph, "misstep_guard", None) is guard:
+        return graph
+    guard.attach(GUARDED)
+    gate.install()
+    copy: Any = graph.copy({})
+    copy.__class__ = _guarded_class(type(graph))
+    copy.misstep_guard, copy.misstep_on_halt, copy.last_run = guard, on_halt, None
+    return copy  # type: ignore[no-any-return]
+
+
+def unguard(graph: CompiledStateGraph[Any, Any, Any, Any]) -> CompiledStateGraph[Any, Any, Any, Any]:
+    """The graph without the guard; one that is not guarded is returned as it is."""
+    if not hasattr(graph, "misstep_guard"):
+        return graph
+    bare: Any = graph.copy({})
+    bare.__class__ = type(graph).__base__
+    for name in _OURS:
+        del bare.__dict__[name]
+    return bare  # type: ignore[no-any-return]
+
+
+_OURS = ("misstep_guard", "misstep_on_halt", "last_run")
+
+
+@functools.cache
+def _guarded_class(cls: Any) -> Any:
+    """The user's class with the run seat in `stream` and `astream`, on which all else is built."""
+
+    class Guarded(cls):  # type: ignore[misc]  # a single base: only then may a live graph take the class
+        misstep_guard: Guard
+        misstep_on_halt: OnHalt
+        last_run: str | None
+
+        def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:  # noqa: A002 - LangGraph's name
+            with RunSeat(self, input, config) as ours:
+                yield from super().stream(input, ours, **kwargs)
+
+        async def astream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> AsyncIterator[Any]:  # noqa: A002 - LangGraph's name
+            with RunSeat(self, input, config) as ours:
+                async for chunk in super().astream(input, ours, **kwargs):
+                    yield chunk
+
+        def copy(self, update: dict[str, Any] | None = None) -> Any:
+            """A copy under the same guard (`with_config` makes one)."""
+            theirs = {name: value for name, value in self.__dict__.items() if name not in (*_OURS, "__orig_class__")}
+            clone = type(self)(**{**theirs, **(update or {})})
+            clone.misstep_guard, clone.misstep_on_halt, clone.last_run = self.misstep_guard, self.misstep_on_halt, None
+            return clone
+
+    Guarded.__name__, Guarded.__qualname__, Guarded.__module__ = cls.__name__, cls.__qualname__, cls.__module__
+    return Guarded
+
+
+class RunWatcher(Watcher):
+    """The watcher of one guarded run: every callback in it belongs to one session."""
+
+    def __init__(self, guard: Guard, session: Session) -> None:
+        super().__init__(guard, enforcing=True)
+        self.session = session
+
+    def session_of(self, run_id: UUID | None) -> Session:
+        """The run's session."""
+        return self.session
+
+
+class RunSeat:
+    """One run of a guarded graph, as a context: opens it, ends it, and catches a halt where it may end softly."""
+
+    def __init__(self, graph: Any, input: Any, config: RunnableConfig | None) -> None:  # noqa: A002 - LangGraph's name
+        self._graph, self._input, self._config = graph, input, config
+        self._guard = graph.misstep_guard
+        self._watcher: RunWatcher | None = None
+        self._nested = False
+
+    def __enter__(self) -> RunnableConfig | None:
+        try:
+            return self._enter()
+        except Exception as error:
+            if self._guard.strict:
+                raise
+            self._guard.failed("the run seat", error)
+            return self._config
+
+    def _enter(self) -> RunnableConfig | None:
+        ambient = ensure_config(self._config)
+        configurable = ambient.get("configurable", {})
+        self._nested = CONFIG_KEY_TASK_ID in configurable
+        handlers = getattr(ambient.get("callbacks"), "handlers", ambient.get("callbacks")) or ()
+        if any(isinstance(each, Watcher) and each.enforcing and each.guard is self._guard for each in handlers):
+            return self._config
+        thread = configurable.get("thread_id")
+        session = self._guard.open(
+            (ambient.get("metadata") or {}).get(RUN),
+            seats=GUARDED,
+            framework="langgraph",
+            thread=str(thread) if thread is not None else None,
+            resumes=self._input is None or isinstance(self._input, Command),
+        )
+        self._watcher = RunWatcher(self._guard, session)
+        self._graph.last_run = session.run.id
+        return merge_configs(self._config, {"callbacks": [self._watcher], "metadata": {RUN: session.run.id}})
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        halted = isinstance(error, Halted)
+        if self._watcher is not None:
+            self._guard.end(self._watcher.session.run.id, self._status(error), error=str(error) if error else None)
+        return halted and not self._nested and self._graph.misstep_on_halt == "return"
+
+    def _status(self, error: BaseException | None) -> Status:
+        if error is None:
+            return "interrupted" if self._watcher is not None and self._watcher.interrupted else "completed"
+        if isinstance(error, Halted):
+            return "halted"
+        return "interrupted" if isinstance(error, GeneratorExit | asyncio.CancelledError) else "failed"

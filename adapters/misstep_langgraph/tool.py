@@ -1,0 +1,101 @@
+"""The tool seat: one tool call, as the gate or the middleware sees it, in the core's terms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from langchain_core.messages import ToolMessage
+from langgraph.errors import GraphBubbleUp
+
+from misstep.events import ToolCancelled, ToolFailed, ToolRequested, ToolReturned
+from misstep.session import Session
+from misstep_langgraph.messages import call_key, result_text
+from misstep_langgraph.place import Place
+
+
+class LangChainToolSeat:
+    """
+    A tool call; the handler takes no more than what the framework itself would have passed on.
+
+    `halt` says how the run is ended here: by raising (anywhere in a guarded run), or by an objection where no run
+    seat would catch it.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        place: Place,
+        tool: str,
+        arguments: Mapping[str, Any],
+        call_id: str | None,
+        fallback_id: str,
+        request: Any,
+        halt: Callable[[str], Any] | None = None,
+    ) -> None:
+        self.session = session
+        self._tool, self._arguments, self._call_id = tool, arguments, call_id
+        self._call = call_key(place.scope, call_id) if call_id else fallback_id
+        self._place, self._request, self._halt = place, request, halt
+
+    def requested(self) -> ToolRequested:
+        """The call, in the name of whoever proposed it."""
+        agent, instance = self._owner()
+        return ToolRequested(
+            run=self.session.run.id,
+            call=self._call,
+            agent=agent,
+            instance=instance,
+            tool=self._tool,
+            arguments=dict(self._arguments),
+        )
+
+    def request(self) -> Any:
+        """What the framework would have passed on."""
+        return self._request
+
+    def result(self, raw: Any) -> ToolReturned | ToolFailed:
+        """What the tool answered, or the error it reported."""
+        text, failed = result_text(raw)
+        agent, instance = self._owner()
+        run = self.session.run.id
+        if failed:
+            return ToolFailed(run=run, call=self._call, agent=agent, instance=instance, tool=self._tool, error=text)
+        return ToolReturned(run=run, call=self._call, agent=agent, instance=instance, tool=self._tool, output=text)
+
+    def failure(self, error: BaseException) -> ToolFailed | ToolCancelled:
+        """What the tool raised; an interrupt or a hand-off to a parent is no failure."""
+        agent, instance = self._owner()
+        run = self.session.run.id
+        if isinstance(error, GraphBubbleUp) or not isinstance(error, Exception):
+            return ToolCancelled(
+                run=run, call=self._call, agent=agent, instance=instance, tool=self._tool, reason=type(error).__name__
+            )
+        return ToolFailed(
+            run=run,
+            call=self._call,
+            agent=agent,
+            instance=instance,
+            tool=self._tool,
+            error=str(error),
+            error_type=type(error).__name__,
+        )
+
+    def object(self, objection: str) -> Any:
+        """The objection as the tool's message, or as its output where the tool was called by hand."""
+        return refusal(self._tool, self._call_id, objection)
+
+    def stop(self, reason: str) -> Any:
+        """End the run here, or as soon as it can be."""
+        return self._halt(reason) if self._halt is not None else self.object(reason)
+
+    def _owner(self) -> tuple[str, str]:
+        known = self.session.run.calls.get(self._call)
+        if known is None:
+            return self._place.agent, self._place.instance
+        return self.session.run.instance(known.instance).agent, known.instance
+
+
+def refusal(tool: str, call_id: str | None, objection: str) -> Any:
+    """What the agent reads in place of a result."""
+    return objection if call_id is None else ToolMessage(objection, name=tool, tool_call_id=call_id, status="error")

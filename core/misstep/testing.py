@@ -1,0 +1,92 @@
+"""
+What misstep is tested with, for testing what is guarded by it: scripts for models, and anomalies caught in a list.
+
+A script is a list of replies, one for each model call in order; the last one stands for all calls after it. Each
+adapter's own `testing` module turns a script into a model of its framework. None of it needs a key or a network.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from misstep.events import AnomalyFound
+from misstep.guard import Guard
+from misstep.taxonomy import AnomalyType
+
+
+@dataclass(frozen=True, slots=True)
+class Say:
+    """The model answers with words."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """The model proposes one call of a tool."""
+
+    tool: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+    id: str = "c1"
+
+
+@dataclass(frozen=True, slots=True)
+class AskAll:
+    """The model proposes several calls at once."""
+
+    calls: tuple[Ask, ...]
+
+
+Reply: TypeAlias = Say | Ask | AskAll | Exception
+"""An exception is raised in place of an answer."""
+
+Step: TypeAlias = Reply | Callable[[Sequence[str]], Reply]
+"""A function chooses the reply from the texts the model is shown."""
+
+
+class Script:
+    """Plays replies in order, from any thread, and remembers in `seen` the texts the model was shown at each call."""
+
+    def __init__(self, *steps: Step) -> None:
+        if not steps:
+            raise ValueError("a script needs at least one reply")
+        self.seen: list[list[str]] = []
+        self._steps = steps
+        self._lock = threading.Lock()
+
+    @property
+    def calls(self) -> int:
+        """How often the model was called."""
+        return len(self.seen)
+
+    def next(self, texts: Sequence[str]) -> Say | AskAll:
+        """The next reply to a model that is shown these texts; a single call comes as a batch of one."""
+        with self._lock:
+            step = self._steps[min(len(self.seen), len(self._steps) - 1)]
+            self.seen.append(list(texts))
+        reply = step(texts) if callable(step) else step
+        if isinstance(reply, Exception):
+            raise reply
+        return AskAll((reply,)) if isinstance(reply, Ask) else reply
+
+
+@contextmanager
+def capture_anomalies(guard: Guard) -> Iterator[list[AnomalyFound]]:
+    """Every anomaly the guard finds while the context is open, in order."""
+    found: list[AnomalyFound] = []
+    collecting = True
+
+    def collect(anomaly: AnomalyFound) -> None:
+        if collecting:
+            found.append(anomaly)
+
+    for type_ in AnomalyType:
+        guard.on(type_, collect)
+    try:
+        yield found
+    finally:
+        collecting = False
