@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -33,7 +34,6 @@ class MisstepMiddleware(AgentMiddleware):
         super().__init__()
         guard.attach(MIDDLEWARE)
         self.guard = guard
-        self._runs: OrderedDict[int, tuple[object, str]] = OrderedDict()
         self.last_run: str | None = None
         """The id of the run seen last."""
 
@@ -87,30 +87,38 @@ class MisstepMiddleware(AgentMiddleware):
         if watcher is not None and watcher.enforcing:
             return watcher.session_of(config["callbacks"].parent_run_id)
         control = get_runtime().control
-        known = self._runs.get(id(control))
+        known = _runs_of(self.guard).get(id(control))
         run = _metadata().get(RUN) or (known[1] if known is not None else None)
         thread = config.get("configurable", {}).get("thread_id")
         session = self.guard.open(
             run, seats=MIDDLEWARE, framework="langchain", thread=str(thread) if thread is not None else None
         )
         if known is None:
-            self._runs[id(control)] = (control, session.run.id)
-            if len(self._runs) > _MOST_RUNS:
-                self._runs.popitem(last=False)
+            _runs_of(self.guard)[id(control)] = (control, session.run.id)
+            if len(_runs_of(self.guard)) > _MOST_RUNS:
+                _runs_of(self.guard).popitem(last=False)
         self.last_run = session.run.id
         return session
 
     def _end_with(self, reply: Any) -> None:
         """A top-level agent's reply without calls is its last: the run this middleware opened is over."""
-        known = self._runs.get(id(get_runtime().control))
+        known = _runs_of(self.guard).get(id(get_runtime().control))
         last = reply.result[-1] if isinstance(reply, ModelResponse) and reply.result else reply
         if known is None or place(_metadata()).scope or getattr(last, "tool_calls", None):
             return
-        del self._runs[id(known[0])]
+        del _runs_of(self.guard)[id(known[0])]
         self.guard.end(known[1])
 
 
 _MOST_RUNS = 10_000
+
+_Runs = OrderedDict[int, tuple[object, str]]
+_runs: weakref.WeakKeyDictionary[Guard, _Runs] = weakref.WeakKeyDictionary()
+"""Per guard: the control object LangGraph makes for each top-level run, and the run we opened for it."""
+
+
+def _runs_of(guard: Guard) -> _Runs:
+    return _runs.setdefault(guard, OrderedDict())
 
 
 def _metadata() -> dict[str, Any]:

@@ -8,13 +8,14 @@ import threading
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import cast
 
 from misstep import feedback
 from misstep.anomalies import Anomaly
 from misstep.decisions import ALLOW, Decision, Halt, Kind, Refuse
+from misstep.detectors import Detector
 from misstep.dispatch import Dispatch, Failure, Findings, Rulewatch
 from misstep.errors import AttachError
 from misstep.events import (
@@ -52,7 +53,8 @@ class Guard:
     """
     Watches runs and decides; adapters enact.
 
-    `policy` defaults to one that enforces what was measured harmless and warns about the rest. `mode` (or the
+    `policy` defaults to one that enforces what was measured harmless and warns about the rest. `detectors` are your
+    own, beside the policy's; one for a type the policy has takes that one's place. `mode` (or the
     environment's MISSTEP_MODE, which wins) switches the whole guard: `enforce`, `shadow` or `off`. `sink` takes every
     event. `limits` bound the memory of one run; at most `runs` runs are open, each for at most `age` seconds without
     an event, then it is evicted and counted. With `strict`, failures of the guard's own code are raised (for tests).
@@ -64,6 +66,7 @@ class Guard:
         self,
         policy: Policy | None = None,
         *,
+        detectors: Iterable[Detector] = (),
         mode: Mode | None = None,
         sink: Sink | None = None,
         limits: Limits | None = None,
@@ -78,10 +81,7 @@ class Guard:
         self.strict = strict
         self._most, self._age = runs, age
         self._ladder = Ladder(self.policy)
-        self._dispatch = Dispatch(
-            (Rulewatch(detector, rule.on_guard_failure == "closed") for detector, rule in self.policy.detectors()),
-            strict=strict,
-        )
+        self._dispatch = Dispatch(_rules(self.policy, detectors), strict=strict)
         self._closed = any(rule.closed for rule in self._dispatch.rules)
         self._listeners: dict[AnomalyType, list[Listener]] = {}
         self._sessions: OrderedDict[str, Session] = OrderedDict()
@@ -525,6 +525,13 @@ UNCHECKED = (
     "[misstep: guard_failure] This call was not executed: it could not be checked. "
     "Do not repeat it now; go on without it, or say that you could not do it."
 )
+
+
+def _rules(policy: Policy, own: Iterable[Detector]) -> list[Rulewatch]:
+    asked: dict[AnomalyType, Detector] = {detector.type: detector for detector, _ in policy.detectors()}
+    asked.update({detector.type: detector for detector in own})
+    closed = {type_ for type_, rule in policy.rules.items() if rule.on_guard_failure == "closed"}
+    return [Rulewatch(detector, type_ in closed) for type_, detector in asked.items()]
 
 
 def _mode(mode: str) -> Mode:

@@ -8,6 +8,7 @@ Tokens are indexed as they stream by; a value is only taken apart when somebody 
 from __future__ import annotations
 
 import string
+import unicodedata
 from collections import deque
 from dataclasses import dataclass
 from enum import IntEnum
@@ -30,18 +31,14 @@ SOURCE = {source.name.lower(): source for source in Source}
 Origin = Literal["grounded", "model", "nowhere", "forgotten"]
 
 _GLUE = "@._-"  # inside an identifier, number, address or date these belong to it
-_SPLIT = str.maketrans(
-    {mark: " " for mark in string.punctuation + "\u2018\u2019\u201c\u201d\u00a0" if mark not in _GLUE}
-)
-_EDGES = "._-"
+_MARKS = [chr(code) for first, last in ((0xA1, 0xBF), (0x2000, 0x206F), (0x3000, 0x303F), (0xFF01, 0xFF65))
+          for code in range(first, last + 1) if unicodedata.category(chr(code))[0] in "CPSZ"]  # fmt: skip
+_SPLIT = str.maketrans({mark: " " for mark in [*string.punctuation, "\u00a0", *_MARKS] if mark not in _GLUE})
 
 
 def tokens(text: str) -> list[str]:
     """The tokens of a text: lower case, split at space and punctuation but for what identifiers are glued with."""
-    plain = text.lower().translate(_SPLIT)
-    if ". " in plain or ".\n" in plain or plain.endswith("."):
-        plain = plain.replace(". ", " ").replace(".\n", " ").rstrip(". ")
-    return plain.split()
+    return [word.strip(_GLUE) or word for word in text.lower().translate(_SPLIT).split()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +112,10 @@ class Provenance:
         """Where a value comes from; an empty value is grounded."""
         best: Source | None = None
         first: int | None = None
+        made_up: int | None = None
         missing: list[str] = []
         invented: list[str] = []
-        for word in _parts(value):
+        for word in tokens(value):
             found = self.find(word)
             if found is None:
                 missing.append(word)
@@ -125,13 +123,14 @@ class Provenance:
             seq, _, source = found
             if source is Source.MODEL:
                 invented.append(word)
+                made_up = seq if made_up is None else min(made_up, seq)
             first = seq if first is None else max(first, seq)
             best = source if best is None else min(best, source)
         if missing:
             origin: Origin = "forgotten" if all(self._forgotten(word) for word in missing) else "nowhere"
             return Trace(origin, None, None, tuple(missing + invented))
         if invented:
-            return Trace("model", first, Source.MODEL, tuple(invented))
+            return Trace("model", made_up, Source.MODEL, tuple(invented))
         return Trace("grounded", first, best)
 
     def _forgotten(self, word: str) -> bool:
@@ -142,7 +141,3 @@ class Provenance:
             self.complete = self.complete and len(self._hashes) < (self._hashes.maxlen or 0)
             self._hashes.append(frozenset(map(hash, self._old)))
         self._old, self._young = self._young, {}
-
-
-def _parts(value: str) -> list[str]:
-    return [word.strip(_EDGES) or word for word in tokens(value)]

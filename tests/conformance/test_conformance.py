@@ -1,0 +1,19 @@
+"""Every scenario, on every way of attaching misstep, in every mode."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.conformance.host import MODES, Host, Mode
+from tests.conformance.hosts.langgraph import AgentWithMiddleware, GuardedGraph
+from tests.conformance.scenarios import SCENARIOS, Scenario
+
+HOSTS: tuple[Host, ...] = (GuardedGraph(), AgentWithMiddleware())
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("host", HOSTS, ids=lambda host: type(host).__name__)
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
+def test_conformance(scenario: Scenario, host: Host, mode: Mode) -> None:
+    """What misstep promises holds here."""
+    scenario(host, mode)
