@@ -6,7 +6,7 @@ import asyncio
 import functools
 from collections.abc import AsyncIterator, Iterator
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, cast
 from uuid import UUID
 
 from langchain_core.runnables import RunnableConfig
@@ -52,9 +52,9 @@ def guarded(
     guard.attach(GUARDED)
     gate.install()
     copy: Any = graph.copy({})
-    copy.__class__ = _guarded_class(type(graph))
+    copy.__class__ = _guarded_class(cast("Any", type(graph)))
     copy.misstep_guard, copy.misstep_on_halt, copy.last_run = guard, on_halt, None
-    return copy  # type: ignore[no-any-return]
+    return copy
 
 
 def unguard(graph: CompiledStateGraph[Any, Any, Any, Any]) -> CompiledStateGraph[Any, Any, Any, Any]:
@@ -65,7 +65,7 @@ def unguard(graph: CompiledStateGraph[Any, Any, Any, Any]) -> CompiledStateGraph
     bare.__class__ = type(graph).__base__
     for name in _OURS:
         del bare.__dict__[name]
-    return bare  # type: ignore[no-any-return]
+    return bare
 
 
 _OURS = ("misstep_guard", "misstep_on_halt", "last_run")

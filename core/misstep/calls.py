@@ -72,7 +72,7 @@ class CallIndex:
         self._limit = limit
         self._by_call: OrderedDict[str, Call] = OrderedDict()
         self._by_signature: OrderedDict[tuple[str, str], deque[Call]] = OrderedDict()
-        self._agents: dict[str, _Agent] = {}
+        self._agents: OrderedDict[str, _Agent] = OrderedDict()
 
     def requested(self, event: ToolRequested) -> Call:
         """Record a request; the same open call asked again (a resumed node) is the same record."""
@@ -161,7 +161,9 @@ class CallIndex:
         if agent is None:
             agent = self._agents[instance] = _Agent()
             if len(self._agents) > self._limit:
-                self._agents.pop(next(iter(self._agents)))
+                self._agents.popitem(last=False)
+        else:
+            self._agents.move_to_end(instance)
         return agent
 
     def _bound(self) -> None:
@@ -174,11 +176,24 @@ class CallIndex:
 def signature(tool: str, arguments: Mapping[str, Any], raw: str | None = None) -> str:
     """What makes two calls the same: tool and arguments, but for case, space, `cd x &&` and bookkeeping."""
     if raw is None:
-        what = {name: value for name, value in arguments.items() if name not in BOOKKEEPING}
-        raw = json.dumps(what, sort_keys=True, default=str, ensure_ascii=False)
+        raw = written({name: value for name, value in arguments.items() if name not in BOOKKEEPING})
     if "cd " in raw and "&&" in raw:
         raw = _without_directory(raw)
     return _digest(f"{tool} {' '.join(raw.lower().split())}")
+
+
+def written(arguments: Mapping[str, Any]) -> str:
+    """Arguments as one text, the same for the same ones; nothing a host puts in them makes this raise."""
+    for write in (_as_json, repr):
+        try:
+            return write(arguments)
+        except Exception:  # keys that do not sort, a circle, too deep, a `__str__` of the host's that raises
+            continue
+    return f"unreadable {id(arguments)}"
+
+
+def _as_json(arguments: Mapping[str, Any]) -> str:
+    return json.dumps(arguments, sort_keys=True, default=str, ensure_ascii=False)
 
 
 def _without_directory(raw: str) -> str:

@@ -93,6 +93,10 @@ class Dispatch:
                 findings.anomalies.append(anomaly)
         return findings
 
+    def quarantined(self) -> tuple[str, ...]:
+        """The rules that are no longer asked, and why."""
+        return tuple(f"{rule.detector.type}: {rule.quarantined}" for rule in self.rules if rule.quarantined)
+
     def _failed(self, rule: Rulewatch, error: Exception) -> Failure:
         rule.failures += 1
         name = rule.detector.type.value

@@ -15,7 +15,8 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar, assert_never
 from misstep.decisions import Allow, Ask, Fallback, Halt, Refuse, Reprompt, Reroute, Retry, Rewrite, RollBack, Vote
 from misstep.errors import Halted
 from misstep.events import Event, ModelFailed, ModelResponded, ToolCancelled, ToolFailed, ToolRequested, ToolReturned
-from misstep.guard import UNCHECKED, Guard
+from misstep.guard import Guard
+from misstep.judge import UNCHECKED
 from misstep.session import PASSED, Session
 
 Request = TypeVar("Request", covariant=True)

@@ -31,9 +31,10 @@ SOURCE = {source.name.lower(): source for source in Source}
 Origin = Literal["grounded", "model", "nowhere", "forgotten"]
 
 _GLUE = "@._-"  # inside an identifier, number, address or date these belong to it
-_MARKS = [chr(code) for first, last in ((0xA1, 0xBF), (0x2000, 0x206F), (0x3000, 0x303F), (0xFF01, 0xFF65))
-          for code in range(first, last + 1) if unicodedata.category(chr(code))[0] in "CPSZ"]  # fmt: skip
-_SPLIT = str.maketrans({mark: " " for mark in [*string.punctuation, "\u00a0", *_MARKS] if mark not in _GLUE})
+_BLOCKS = ((0xA0, 0xBF), (0x2000, 0x20BF), (0x3000, 0x303F), (0xFF01, 0xFF65))  # punctuation beyond ASCII
+_FOREIGN = (chr(code) for first, last in _BLOCKS for code in range(first, last + 1))
+_MARKS = [mark for mark in _FOREIGN if unicodedata.category(mark)[0] in "CPSZ"]
+_SPLIT = str.maketrans({mark: " " for mark in [*string.punctuation, *_MARKS] if mark not in _GLUE})
 
 
 def tokens(text: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -105,12 +106,11 @@ class Report(_Frozen):
 class Ledger:
     """What a report is made of, gathered as a run goes on; bounded."""
 
-    __slots__ = ("anomalies", "decisions", "dropped", "framework", "receipts")
+    __slots__ = ("anomalies", "decisions", "dropped", "receipts")
 
     KEEP = 1000
 
     def __init__(self) -> None:
-        self.framework = ""
         self.anomalies: list[AnomalyFound] = []
         self.decisions: list[DecisionTaken] = []
         self.receipts: dict[str, DecisionSettled] = {}
@@ -123,8 +123,8 @@ class Ledger:
                 self.anomalies.append(event)
             case DecisionTaken() if len(self.decisions) < self.KEEP:
                 self.decisions.append(event)
-            case DecisionSettled() if len(self.receipts) < self.KEEP:
-                self.receipts[event.decision_id] = event
+            case DecisionSettled() if event.decision_id in self.receipts or len(self.receipts) < self.KEEP:
+                self.receipts[event.decision_id] = _merged(self.receipts.get(event.decision_id), event)
             case _:
                 self.dropped += 1
 
@@ -178,6 +178,13 @@ class Ledger:
             recurred=receipt.recurred if receipt else None,
             detail=receipt.detail if receipt else "",
         )
+
+
+def _merged(earlier: DecisionSettled | None, later: DecisionSettled) -> DecisionSettled:
+    """The later receipt; what the earlier one said of it is not lost."""
+    if earlier is None or not earlier.detail or later.detail:
+        return later
+    return dataclasses.replace(later, detail=earlier.detail)
 
 
 def _described(run: RunReport) -> Sequence[str]:

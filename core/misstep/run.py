@@ -32,6 +32,7 @@ from misstep.events import (
     text_of,
 )
 from misstep.provenance import SOURCE, Provenance, Source
+from misstep.redact import redacted
 
 M = TypeVar("M")
 T = TypeVar("T")
@@ -247,7 +248,7 @@ class Run:
         event = self.find(seq)
         if event is None:
             return Evidence(seq)
-        return Evidence(seq, event.step, event.agent, shortened(text_of(event), self.limits.quote))
+        return Evidence(seq, event.step, event.agent, shortened(redacted(text_of(event)), self.limits.quote))
 
     def _learn(self, event: Event, text: str, source: Source) -> None:
         if text:

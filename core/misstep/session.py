@@ -1,17 +1,18 @@
-"""A session: one run under one guard, with what was decided in it so far."""
+"""A session: one run under one guard, and the books that are kept of it."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
+from misstep.anomalies import Anomaly
 from misstep.decisions import ALLOW, Decision, Kind
-from misstep.events import DecisionTaken, Outcome
+from misstep.events import AnomalyFound, DecisionSettled, DecisionTaken, E, Event, Outcome
 from misstep.report import Ledger, RunReport, cost_of
 from misstep.run import Run
 from misstep.seats import Seats
-from misstep.taxonomy import AnomalyType
+from misstep.taxonomy import AnomalyType, taxonomy
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,22 +35,107 @@ class Session:
 
     `seats` is what the attached adapter can enact (None: whoever calls `observe` enacts all of it); a `watching`
     session records decisions as hypothetical. `halted` is the reason once a halt was decided: it is sticky, so that
-    a framework that swallows the signal meets it again at the next seat.
+    a framework that swallows the signal meets it again at the next seat. Whoever writes into the books holds
+    `run.lock`.
     """
 
     def __init__(self, run: Run, seats: Seats | None, *, watching: bool, framework: str) -> None:
         self.run = run
         self.seats = seats
         self.watching = watching
-        self.ledger = Ledger()
-        self.ledger.framework = framework
+        self.framework = framework
         self.halted: str | None = None
         self.ended = False
         self.success: bool | None = None
         self.score: float | None = None
-        self.open: dict[tuple[str, AnomalyType], DecisionTaken] = {}
-        """The last enforced decision per instance and type, until it is known whether the anomaly came back."""
+        self.ledger = Ledger()
+        self._news: list[Event] = []
+        self._open: dict[tuple[str, AnomalyType], DecisionTaken] = {}
         self._verdicts: OrderedDict[str, Verdict] = OrderedDict()
+
+    # -- the books ----------------------------------------------------------------------------------------------------
+
+    def append(self, event: E) -> E:
+        """Give an event its place in the run, and in the news."""
+        self.run.append(event)
+        self._news.append(event)
+        return event
+
+    def news(self) -> list[Event]:
+        """The events since the last call, to be told to the outside once the lock is released."""
+        news, self._news = self._news, []
+        return news
+
+    def found(self, event: Event, anomaly: Anomaly) -> AnomalyFound:
+        """Write down an anomaly; the decision taken last against its kind did not keep it from coming back."""
+        found = self.append(
+            AnomalyFound(
+                **_of(event),
+                parent=event.id,
+                call=event.call,
+                type=anomaly.type,
+                category=taxonomy()[anomaly.type].category,
+                severity=anomaly.weight,
+                confidence=anomaly.confidence,
+                message=anomaly.message,
+                evidence=self.run.evidence(anomaly.evidence),
+            )
+        )
+        self.ledger.add(found)
+        earlier = self._open.pop((event.instance, anomaly.type), None)
+        if earlier is not None:
+            self.settled(earlier, took_effect=self._took_effect(earlier), recurred=True)
+        return found
+
+    def took(self, event: Event, found: AnomalyFound, decision: Decision) -> DecisionTaken:
+        """Write down a decision; it stays open until it is known whether it helped."""
+        taken = self.append(
+            DecisionTaken(
+                **_of(event),
+                parent=event.id,
+                call=event.call,
+                decision=decision.kind,
+                anomalies=(found.id,),
+                hypothetical=self.watching,
+                detail=_said(decision),
+            )
+        )
+        self.ledger.add(taken)
+        if not self.watching:
+            self._open[event.instance, found.type] = taken
+        return taken
+
+    def settled(
+        self, taken: DecisionTaken, *, took_effect: bool, recurred: bool | None = None, detail: str = ""
+    ) -> None:
+        """Write the receipt of a decision; one that had no effect, or is known to have helped, is closed."""
+        receipt = DecisionSettled(
+            **_of(taken),
+            parent=taken.id,
+            decision_id=taken.id,
+            took_effect=took_effect,
+            recurred=recurred,
+            detail=detail,
+        )
+        self.ledger.add(self.append(receipt))
+        if recurred is not None or not took_effect:
+            for key in [key for key, decision in self._open.items() if decision is taken]:
+                del self._open[key]
+
+    def settle_open(self) -> None:
+        """The run is over: what has not come back did not recur, and what no seat ever met had no effect."""
+        for taken in list(self._open.values()):
+            if self._took_effect(taken):
+                self.settled(taken, took_effect=True, recurred=False)
+            else:
+                self.settled(taken, took_effect=False, detail="no seat met the call again")
+
+    def _took_effect(self, taken: DecisionTaken) -> bool:
+        """By its receipt, or because the model was asked again."""
+        receipt = self.ledger.receipts.get(taken.id)
+        return receipt.took_effect if receipt is not None else taken.decision in _REPEATING
+
+    # -- one call, one verdict ----------------------------------------------------------------------------------------
 
     def remember(self, call: str, verdict: Verdict) -> None:
         """Keep a call's verdict for the seats after this one."""
@@ -67,44 +153,36 @@ class Session:
         """Drop a call's verdict: its reply was thrown away."""
         self._verdicts.pop(call, None)
 
+    # -- the whole ----------------------------------------------------------------------------------------------------
+
     def inherit(self, earlier: RunReport | None) -> None:
         """Take over what the run this one continues had spent."""
         if earlier is not None:
             spent, cost = self.run.spent, earlier.cost
             spent.model_calls, spent.tool_calls = cost.model_calls, cost.tool_calls
-            spent.input_tokens, spent.output_tokens, spent.estimated = (
-                cost.input_tokens,
-                cost.output_tokens,
-                cost.estimated,
-            )
+            spent.input_tokens, spent.output_tokens = cost.input_tokens, cost.output_tokens
+            spent.estimated = cost.estimated
 
-    def took_effect(self, taken: DecisionTaken) -> bool:
-        """Whether a decision is known to have taken effect: by its receipt, or because the model was asked again."""
-        receipt = self.ledger.receipts.get(taken.id)
-        return receipt.took_effect if receipt is not None else taken.decision in _REPEATING
-
-    def close(self, taken: DecisionTaken, types: Iterable[AnomalyType]) -> None:
-        """Nothing more is to be learned of this decision."""
-        for type_ in types:
-            if self.open.get((taken.instance, type_)) is taken:
-                del self.open[taken.instance, type_]
+    @property
+    def outcome(self) -> Outcome | None:
+        """How the run turned out, as far as anybody said."""
+        return outcome_of(self.success) or (self.run.ended.outcome if self.run.ended else None)
 
     def report(self) -> RunReport:
         """Everything known of the run now."""
         run, ended = self.run, self.run.ended
         with run.lock:
-            outcome = outcome_of(self.success) or (ended.outcome if ended else None)
             return RunReport(
                 run=run.id,
-                framework=self.ledger.framework,
+                framework=self.framework,
                 status=ended.status if ended else None,
-                outcome=outcome,
+                outcome=self.outcome,
                 score=self.score if self.score is not None else (ended.score if ended else None),
                 steps=run.steps,
                 agents=tuple(run.agents),
                 anomalies=self.ledger.anomaly_reports(),
                 decisions=self.ledger.decision_reports(),
-                root_cause=self.ledger.root_cause(outcome),
+                root_cause=self.ledger.root_cause(self.outcome),
                 cost=cost_of(run.spent),
                 dropped=self.ledger.dropped,
             )
@@ -113,3 +191,22 @@ class Session:
 def outcome_of(success: bool | None) -> Outcome | None:
     """How a run turned out, in the words of an event."""
     return None if success is None else ("success" if success else "failure")
+
+
+def _of(event: Event) -> dict[str, Any]:
+    """What a record takes over from the event it is about."""
+    return {
+        "run": event.run,
+        "agent": event.agent,
+        "instance": event.instance,
+        "step": event.step,
+        "turn": event.turn,
+    }
+
+
+def _said(decision: Decision) -> str:
+    """What the agent or the caller is told."""
+    for name in ("objection", "feedback", "reason", "lesson", "question"):
+        if hasattr(decision, name):
+            return str(getattr(decision, name))
+    return ""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from misstep import Anomaly, AnomalyType, Guard, Policy, Rule, RunReport, Rung
+from misstep import Anomaly, AnomalyType, Guard, Policy, Rule, Rung, RunReport
 from misstep.decisions import Kind
 from misstep.events import Event, ModelResponded, ToolRequested
 from misstep.run import Run
@@ -48,7 +48,7 @@ def sees(texts: Sequence[str], words: str) -> bool:
     return any(words in text for text in texts)
 
 
-# -- nothing is wrong -----------------------------------------------------------------------------------------------------
+# -- nothing is wrong
 
 
 def pass_through(host: Host, mode: Mode) -> None:
@@ -65,7 +65,7 @@ def pass_through(host: Host, mode: Mode) -> None:
     assert results[0] == results[1]
 
 
-# -- five decisions -------------------------------------------------------------------------------------------------------
+# -- five decisions
 
 
 def refuse(host: Host, mode: Mode) -> None:
@@ -121,7 +121,7 @@ def soft_halt(host: Host, mode: Mode) -> None:
     assert [(decision.kind, decision.took_effect) for decision in found.decisions] == [(Kind.HALT, True)]
 
 
-# -- the guard itself fails -----------------------------------------------------------------------------------------------
+# -- the guard itself fails
 
 
 @dataclass(frozen=True)
@@ -213,7 +213,7 @@ def sink_down(host: Host, mode: Mode) -> None:
     unharmed(host, mode, Guard(policy(AnomalyType.EMPTY_RESPONSE, {"retry": 1}), sink=DeadSink()))
 
 
-# -- shapes of runs -------------------------------------------------------------------------------------------------------
+# -- shapes of runs
 
 
 def parallel_calls(host: Host, mode: Mode) -> None:
@@ -283,11 +283,20 @@ def nested_halt(host: Host, mode: Mode) -> None:
 
 def second_turn(host: Host, mode: Mode) -> None:
     """A second turn knows what was said in the first, counts anew, and is a run of its own."""
-    guard = Guard(Policy(rules={AnomalyType.UNGROUNDED_ARGUMENT: Rule(ladder=(Rung(kind=Kind.REFUSE, limit=3),)),
-                                AnomalyType.REPEATED_CALL: Rule(ladder=(Rung(kind=Kind.REFUSE, limit=3),))}), strict=True)
+    guard = Guard(
+        Policy(
+            rules={
+                AnomalyType.UNGROUNDED_ARGUMENT: Rule(ladder=(Rung(kind=Kind.REFUSE, limit=3),)),
+                AnomalyType.REPEATED_CALL: Rule(ladder=(Rung(kind=Kind.REFUSE, limit=3),)),
+            }
+        ),
+        strict=True,
+    )
     world = World()
     look = [Ask("look", {"q": "mia"}, id=f"l{number}") for number in range(3)]
-    script = Script(look[0], look[1], Say("it is there"), Ask("send", {"order_id": "K7310"}, id="s"), look[2], Say("sent"))
+    script = Script(
+        look[0], look[1], Say("it is there"), Ask("send", {"order_id": "K7310"}, id="s"), look[2], Say("sent")
+    )
     app = host.app(script, world, guard, tools=("look", "send"))
     first = app.run("find mia's order", mode)
     second = app.run("now send it", mode)
@@ -318,7 +327,9 @@ def shadow(host: Host, mode: Mode) -> None:
     """In shadow mode everything happens as without the guard, and what would have been decided is on the record."""
     guard = Guard(loop({"refuse": 5}), mode="shadow", strict=True)
     found = report(guard, unharmed(host, mode, guard))
-    assert [(each.kind, each.hypothetical, each.took_effect) for each in found.decisions] == [(Kind.REFUSE, True, None)] * 2
+    assert [(each.kind, each.hypothetical, each.took_effect) for each in found.decisions] == [
+        (Kind.REFUSE, True, None)
+    ] * 2
 
 
 def off(host: Host, mode: Mode) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -23,7 +23,7 @@ _PLACEHOLDER = re.compile(
     r"(user|name|john|jane|alice|bob|test)[\w.]*@(example|domain|email)\.\w+",
     re.IGNORECASE,
 )
-_NAME_PARTS = re.compile(r"[a-z]+|[A-Z][a-z]*|[A-Z]+(?![a-z])")
+_NAME_PARTS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _PIECES = re.compile(r"[._-]+")
 
 
@@ -68,18 +68,20 @@ class UngroundedArgument:
         )
 
 
-def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+def _leaves(arguments: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Every scalar of the arguments with its dotted name, as text; truth values and None are left out."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _leaves(inner, f"{name}.{key}" if name else str(key))
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            yield from _leaves(inner, name)
-    elif isinstance(value, str):
-        yield name, value
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        yield name, str(value)
+    waiting: list[tuple[str, Any]] = [("", arguments)]
+    while waiting:  # and not a recursion, which a model could drive too deep
+        name, value = waiting.pop()
+        if isinstance(value, Mapping):
+            inner = [(f"{name}.{key}" if name else str(key), item) for key, item in value.items()]
+            waiting.extend(reversed(inner))
+        elif isinstance(value, list | tuple):
+            waiting.extend((name, item) for item in reversed(value))
+        elif isinstance(value, str):
+            yield name, value
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield name, str(value)
 
 
 def _identifies(name: str, value: str) -> bool:

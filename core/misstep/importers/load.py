@@ -60,7 +60,9 @@ def _explained(text: str, error: json.JSONDecodeError) -> TraceError:
     if not text.strip():
         return TraceError("truncated", "is empty")
     if _ends_early(text, error):
-        return TraceError("truncated", f"is JSON that ends early, after {len(text):,} characters: was it fully written?")
+        return TraceError(
+            "truncated", f"is JSON that ends early, after {len(text):,} characters: was it fully written?"
+        )
     return TraceError("not_json", f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}")
 
 

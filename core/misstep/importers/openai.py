@@ -205,4 +205,6 @@ def _arguments(given: object) -> tuple[dict[str, object] | None, str | None]:
     return (arguments, None) if arguments is not None else (None, fields.words(given))
 
 
-IMPORTER = Importer(NAME, "messages with `tool_calls` and tool results, bare or under `messages` or `traj`", matches, read)
+IMPORTER = Importer(
+    NAME, "messages with `tool_calls` and tool results, bare or under `messages` or `traj`", matches, read
+)

@@ -12,6 +12,7 @@ from langchain_core.tools import tool as as_tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode, tools_condition
+
 from misstep import Guard
 from misstep.testing import Ask, Script
 from misstep_langgraph import MisstepMiddleware, guarded
@@ -55,8 +56,16 @@ class GuardedGraph:
     name = "LangGraph `guarded`"
     declares: dict[str, str] = {}  # noqa: RUF012 - as the protocol has it
 
-    def app(self, script: Script, world: World, guard: Guard | None, *, tools: tuple[str, ...] = ("act",),
-            inner: Inner | None = None, opening: str | None = None) -> GraphApp:
+    def app(
+        self,
+        script: Script,
+        world: World,
+        guard: Guard | None,
+        *,
+        tools: tuple[str, ...] = ("act",),
+        inner: Inner | None = None,
+        opening: str | None = None,
+    ) -> GraphApp:
         """The graph, with a checkpointer; an inner graph is called in a tool."""
         graph = self._graph(script, world, tools, inner)
         if guard is not None:
@@ -91,8 +100,16 @@ class AgentWithMiddleware:
     name = "LangChain middleware"
     declares: dict[str, str] = {}  # noqa: RUF012 - as the protocol has it
 
-    def app(self, script: Script, world: World, guard: Guard | None, *, tools: tuple[str, ...] = ("act",),
-            inner: Inner | None = None, opening: str | None = None) -> GraphApp:
+    def app(
+        self,
+        script: Script,
+        world: World,
+        guard: Guard | None,
+        *,
+        tools: tuple[str, ...] = ("act",),
+        inner: Inner | None = None,
+        opening: str | None = None,
+    ) -> GraphApp:
         """The agent; an inner agent with the same guard is called in a tool."""
         middleware = [MisstepMiddleware(guard)] if guard is not None else []
         agent = self._agent(script, world, tools, inner, middleware, guard)
@@ -102,8 +119,15 @@ class AgentWithMiddleware:
         """By its tool."""
         return Ask("helper", {"task": task}, id=id)
 
-    def _agent(self, script: Script, world: World, names: tuple[str, ...], inner: Inner | None, middleware: Any,
-               guard: Guard | None) -> Any:
+    def _agent(
+        self,
+        script: Script,
+        world: World,
+        names: tuple[str, ...],
+        inner: Inner | None,
+        middleware: Any,
+        guard: Guard | None,
+    ) -> Any:
         tools = [as_tool(function) for function in tools_of(world, names)]
         if inner is not None:
             own = [MisstepMiddleware(guard)] if guard is not None else []

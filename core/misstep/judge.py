@@ -1,0 +1,141 @@
+"""The judgement of one event: what the detectors see in it, what the policy answers, which answer wins."""
+
+from __future__ import annotations
+
+from misstep import feedback
+from misstep.anomalies import Anomaly
+from misstep.decisions import ALLOW, Decision, Halt, Kind, Refuse
+from misstep.dispatch import Dispatch, Failure, Findings
+from misstep.events import Event, ModelResponded, ToolCancelled, ToolRequested
+from misstep.policy import Ladder
+from misstep.seats import Seat
+from misstep.session import PASSED, Session, Verdict
+from misstep.support import reach
+from misstep.taxonomy import AnomalyType
+
+UNCHECKED = (
+    "[misstep: guard_failure] This call was not executed: it could not be checked. "
+    "Do not repeat it now; go on without it, or say that you could not do it."
+)
+
+_OF_THE_REPLY = frozenset({Kind.RETRY, Kind.REPROMPT, Kind.VOTE, Kind.FALLBACK, Kind.ROLL_BACK, Kind.HALT})
+"""Decisions on a proposed call that concern the whole reply; the others are enforced where the call is made."""
+
+
+class Judge:
+    """Judges events of any session; the caller holds the session's lock."""
+
+    def __init__(self, ladder: Ladder, dispatch: Dispatch) -> None:
+        self._ladder, self._dispatch = ladder, dispatch
+
+    def judge(self, session: Session, event: Event) -> Verdict:
+        """Take an event into the run and decide on it. History is taken in and never acted on."""
+        session.append(event)
+        if event.history:
+            return PASSED
+        own = self._verdict(session, event, reach(type(event), session.seats))
+        if isinstance(event, ModelResponded) and event.calls:
+            return self._judge_calls(session, event, own)
+        if isinstance(event, ToolRequested) and event.call is not None:
+            session.remember(event.call, own)
+        return own
+
+    def _judge_calls(self, session: Session, reply: ModelResponded, own: Verdict) -> Verdict:
+        """Judge every call a reply proposes; what concerns the whole reply is returned, the rest is remembered."""
+        kinds = reach(ToolRequested, session.seats, Seat.MODEL)
+        requests = _proposed(reply)
+        verdicts = [own]
+        for request in requests:
+            session.append(request)
+            verdict = self._verdict(session, request, kinds)
+            session.remember(request.call or "", verdict)
+            verdicts.append(verdict)
+
+        types = frozenset[AnomalyType]().union(*(verdict.types for verdict in verdicts))
+        of_reply = [verdict for verdict in verdicts if verdict.decision.kind in _OF_THE_REPLY]
+        if not of_reply:
+            return Verdict(own.decision, own.taken, types)
+        strongest = max(of_reply, key=lambda verdict: verdict.decision.kind.strength)
+        for verdict in verdicts:
+            if verdict is not strongest:
+                _superseded(session, verdict, "fell with the reply")
+        for request in requests:
+            session.forget(request.call or "")
+            session.append(_cancelled(request))
+        return Verdict(strongest.decision, strongest.taken, types)
+
+    def _verdict(self, session: Session, event: Event, kinds: frozenset[Kind]) -> Verdict:
+        findings = self._dispatch.detect(event, session.run)
+        return PASSED if findings is None else self._decide(session, event, findings, kinds)
+
+    def _decide(self, session: Session, event: Event, findings: Findings, kinds: frozenset[Kind]) -> Verdict:
+        """Write down what was found, climb each ladder, and let the strongest answer win."""
+        answers = [
+            (anomaly, session.found(event, anomaly), self._ladder.answer(anomaly, event.instance, session.run, kinds))
+            for anomaly in findings.anomalies
+        ]
+        for failure in findings.failures:
+            anomaly = failed(failure.reason)
+            answer = self._answer(failure, anomaly, event, session, kinds)
+            answers.append((anomaly, session.found(event, anomaly), answer))
+        answers.sort(key=lambda answer: self._ladder.precedence(answer[0], answer[2]))
+
+        types = frozenset(anomaly.type for anomaly, _, _ in answers)
+        decision = answers[-1][2]
+        taken = [session.took(event, found, answer) for _, found, answer in answers if answer.kind is not Kind.ALLOW]
+        if session.watching or not taken:
+            return Verdict(ALLOW, (), types)
+        for loser in taken[:-1]:
+            session.settled(loser, took_effect=False, detail=f"superseded by {decision.kind}")
+        if isinstance(decision, Halt):
+            session.halted = decision.reason
+        return Verdict(decision, (taken[-1],), types)
+
+    def _answer(
+        self, failure: Failure, anomaly: Anomaly, event: Event, session: Session, kinds: frozenset[Kind]
+    ) -> Decision:
+        """A fail-closed rule that failed refuses the call, or ends the run where there is no call to refuse."""
+        if not failure.closed:
+            return self._ladder.answer(anomaly, event.instance, session.run, kinds)
+        return Refuse(UNCHECKED) if isinstance(event, ToolRequested) else Halt(feedback.halted(anomaly, session.run))
+
+
+def failed(reason: str) -> Anomaly:
+    """The anomaly of a guard that failed."""
+    return Anomaly(type=AnomalyType.GUARD_FAILURE, message=reason)
+
+
+def _proposed(reply: ModelResponded) -> list[ToolRequested]:
+    return [
+        ToolRequested(
+            run=reply.run,
+            call=proposed.call,
+            batch=reply.call,
+            parent=reply.id,
+            attempt=reply.attempt,
+            agent=reply.agent,
+            instance=reply.instance,
+            tool=proposed.tool,
+            arguments=proposed.arguments or {},
+            raw=proposed.raw if proposed.arguments is None else None,
+        )
+        for proposed in reply.calls
+    ]
+
+
+def _cancelled(request: ToolRequested) -> ToolCancelled:
+    return ToolCancelled(
+        run=request.run,
+        call=request.call,
+        batch=request.batch,
+        agent=request.agent,
+        instance=request.instance,
+        step=request.step,
+        tool=request.tool,
+        reason="the reply that proposed it was thrown away",
+    )
+
+
+def _superseded(session: Session, verdict: Verdict, detail: str) -> None:
+    for taken in verdict.taken:
+        session.settled(taken, took_effect=False, detail=detail)
