@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import OrderedDict, deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -42,6 +42,8 @@ class Call:
     step: int | None
     batch: str | None
     round: int
+    text: str
+    """Its arguments in canonical form, at most 1,000 characters of them."""
     state: CallState = "open"
     result: str | None = None
     """A digest of what came back."""
@@ -84,10 +86,12 @@ class CallIndex:
         if event.batch is None or event.batch != agent.batch:
             agent.batch = event.batch
             agent.round += 1
+        text = canonical(event.arguments, event.raw)
         call = Call(
             call=key,
             tool=event.tool,
-            signature=signature(event.tool, event.arguments, event.raw),
+            signature=_digest(f"{event.tool} {text}"),
+            text=text[:1000],
             instance=event.instance,
             seq=event.seq,
             step=event.step,
@@ -136,10 +140,10 @@ class CallIndex:
         calls = self._by_signature.get((event.instance, record.signature), ())
         return [call for call in reversed(calls) if call.round < record.round and call.state in ("returned", "failed")]
 
-    def recent(self, instance: str) -> list[Call]:
+    def recent(self, instance: str) -> Iterator[Call]:
         """The last 32 calls of an instance, newest first."""
         agent = self._agents.get(instance)
-        return list(reversed(agent.recent)) if agent else []
+        return reversed(agent.recent) if agent else iter(())
 
     def progressed(self, instance: str, since: Call) -> bool:
         """Whether the instance learned anything new in a round after that of `since`."""
@@ -173,13 +177,15 @@ class CallIndex:
             self._by_signature.popitem(last=False)
 
 
-def signature(tool: str, arguments: Mapping[str, Any], raw: str | None = None) -> str:
-    """What makes two calls the same: tool and arguments, but for case, space, `cd x &&` and bookkeeping."""
+def canonical(arguments: Mapping[str, Any], raw: str | None = None) -> str:
+    """The arguments as text that is equal where two calls are the same: but for case, space, `cd x &&`, bookkeeping."""
     if raw is None:
-        raw = written({name: value for name, value in arguments.items() if name not in BOOKKEEPING})
+        if not BOOKKEEPING.isdisjoint(arguments):
+            arguments = {name: value for name, value in arguments.items() if name not in BOOKKEEPING}
+        raw = written(arguments)
     if "cd " in raw and "&&" in raw:
         raw = _without_directory(raw)
-    return _digest(f"{tool} {' '.join(raw.lower().split())}")
+    return " ".join(raw.lower().split())
 
 
 def written(arguments: Mapping[str, Any]) -> str:
@@ -192,8 +198,7 @@ def written(arguments: Mapping[str, Any]) -> str:
     return f"unreadable {id(arguments)}"
 
 
-def _as_json(arguments: Mapping[str, Any]) -> str:
-    return json.dumps(arguments, sort_keys=True, default=str, ensure_ascii=False)
+_as_json = json.JSONEncoder(sort_keys=True, default=str, ensure_ascii=False).encode
 
 
 def _without_directory(raw: str) -> str:

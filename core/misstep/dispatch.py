@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from misstep.anomalies import Anomaly
 from misstep.detectors import Detector
-from misstep.events import Event
+from misstep.events import AnyEvent, Event
 from misstep.run import Run
 from misstep.taxonomy import AnomalyType
 
@@ -54,15 +54,23 @@ class Dispatch:
     """
     A table from event class to the rules that hear it, built from the detectors' annotations.
 
-    A rule that fails `patience` times, or is slower than `budget` seconds as often, is quarantined; a fail-closed
-    rule never is, since nobody would then be protected without knowing. With `strict`, a failure is raised (tests).
+    A rule that fails `patience` times is quarantined, and so is one that is slower than `budget` seconds as often and
+    in more than the `share` of all it was asked: under load any rule may have to wait for its turn now and then. A
+    fail-closed rule never is, since nobody would then be protected without knowing. With `strict`, a failure is
+    raised (tests).
     """
 
     def __init__(
-        self, rules: Iterable[Rulewatch], *, patience: int = 3, budget: float = 0.05, strict: bool = False
+        self,
+        rules: Iterable[Rulewatch],
+        *,
+        patience: int = 3,
+        budget: float = 0.05,
+        share: float = 0.05,
+        strict: bool = False,
     ) -> None:
         self.rules = list(rules)
-        self.patience, self.budget, self.strict = patience, budget, strict
+        self.patience, self.budget, self.share, self.strict = patience, budget, share, strict
         self._table: dict[type[Event], list[Rulewatch]] = {}
         for rule in self.rules:
             for event_class in subscription(rule.detector):
@@ -107,7 +115,7 @@ class Dispatch:
 
     def _stalled(self, rule: Rulewatch, took: float) -> None:
         rule.slow += 1
-        if rule.slow >= self.patience and not rule.closed:
+        if rule.slow >= self.patience and rule.slow > rule.asked * self.share and not rule.closed:
             self._quarantine(rule, f"slower than {self.budget:g} s {rule.slow} times, last {took:.2f} s")
 
     def _quarantine(self, rule: Rulewatch, why: str) -> None:
@@ -120,7 +128,7 @@ class Dispatch:
 
 
 def subscription(detector: Detector) -> tuple[type[Event], ...]:
-    """The event classes a detector hears, from the annotation of its first parameter."""
+    """The event classes a detector hears, from the annotation of its parameter `event`; `Event` means all of them."""
     call = detector if isinstance(detector, types.FunctionType) else type(detector).__call__
     hint = typing.get_type_hints(call).get("event")
     classes = typing.get_args(hint) if isinstance(hint, types.UnionType) or typing.get_origin(hint) else (hint,)
@@ -128,4 +136,4 @@ def subscription(detector: Detector) -> tuple[type[Event], ...]:
         raise TypeError(
             f"detector {detector!r} must annotate its parameter `event` with the event classes it hears, found {hint!r}"
         )
-    return classes
+    return typing.get_args(AnyEvent) if Event in classes else classes

@@ -17,7 +17,7 @@ from misstep.errors import Halted
 from misstep.events import Event, ModelFailed, ModelResponded, ToolCancelled, ToolFailed, ToolRequested, ToolReturned
 from misstep.guard import Guard
 from misstep.judge import UNCHECKED
-from misstep.session import PASSED, Session
+from misstep.session import PASSED, Session, Verdict
 
 Request = TypeVar("Request", covariant=True)
 Raw = TypeVar("Raw")
@@ -104,11 +104,10 @@ def model_call(guard: Guard, take: Callable[[], ModelSeat[Any, Any]]) -> Steps:
     if guard.mode == "off":
         return (yield Call(seat.request(())))
     session = seat.session
-    before = PASSED
     for event in seat.opening():
-        before = guard.judge(event)
+        _past(guard, session, guard.judge(event), "nothing was asked of the model yet")
     if session.halted is not None:
-        guard.settle(session, before, took_effect=True)
+        guard.settle(session, session.halt, took_effect=True)
         return seat.stop(session.halted)
 
     feedback: list[str] = []
@@ -154,13 +153,15 @@ def tool_call(guard: Guard, take: Callable[[], ToolSeat[Any, Any]]) -> Steps:
     verdict = guard.verdict(requested)
     if session.halted is not None:
         guard.observe(_cancelled(requested, "the run was ended"))
-        guard.settle(session, verdict, took_effect=True)
+        for met in (verdict, session.halt):
+            guard.settle(session, met, took_effect=True)
         return seat.stop(session.halted)
     match verdict.decision:
         case Refuse(text):
+            answer = seat.object(text)
             guard.observe(_cancelled(requested, "refused", text))
             guard.settle(session, verdict, took_effect=True)
-            return seat.object(text)
+            return answer
         case Halt(reason):
             guard.observe(_cancelled(requested, "the run was ended"))
             guard.settle(session, verdict, took_effect=True)
@@ -176,7 +177,7 @@ def tool_call(guard: Guard, take: Callable[[], ToolSeat[Any, Any]]) -> Steps:
     except BaseException as error:
         guard.observe(seat.failure(error))
         raise
-    guard.observe(seat.result(raw))
+    _past(guard, session, guard.judge(seat.result(raw)), "the call was already made")
     return raw
 
 
@@ -261,6 +262,12 @@ class _Loop:
             return None
         self._bare = True
         return Call(self._rescue.request)
+
+
+def _past(guard: Guard, session: Session, verdict: Verdict, why: str) -> None:
+    """What was decided where no seat acts on it; but a halt is met again at the next seat."""
+    if not isinstance(verdict.decision, Halt):
+        guard.settle(session, verdict, took_effect=False, detail=why)
 
 
 def _cancelled(requested: ToolRequested, reason: str, objection: str = "") -> ToolCancelled:

@@ -82,13 +82,16 @@ class Guard:
         """Say how a run turned out, during it or after. Raises KeyError for a run the guard does not know."""
         session = self._sessions.get(run)
         if session is not None:
-            session.success, session.score = success, score
+            session.success = session.success if success is None else success
+            session.score = session.score if score is None else score
             return
         known = self._sessions.finished(run)
         if known is None:
             raise KeyError(run)
         outcome = outcome_of(success) or known.outcome
-        self._sessions.amend(known.model_copy(update={"outcome": outcome, "score": score}))
+        score = known.score if score is None else score
+        cause = None if outcome == "success" else known.root_cause
+        self._sessions.amend(known.model_copy(update={"outcome": outcome, "score": score, "root_cause": cause}))
         ended = RunEnded(run=run, status=known.status or "completed", outcome=outcome, score=score)
         self._publisher.publish([ended])
 
@@ -212,7 +215,7 @@ class Guard:
         if self.mode == "off":
             return PASSED
         try:
-            session = self._sessions.get(event.run) or self.open(event.run)
+            session = self._sessions.active(event.run) or self.open(event.run)
             with session.run.lock:
                 verdict = self._judge.judge(session, event)
                 news = session.news()

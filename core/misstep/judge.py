@@ -87,9 +87,10 @@ class Judge:
             return Verdict(ALLOW, (), types)
         for loser in taken[:-1]:
             session.settled(loser, took_effect=False, detail=f"superseded by {decision.kind}")
+        verdict = Verdict(decision, (taken[-1],), types)
         if isinstance(decision, Halt):
-            session.halted = decision.reason
-        return Verdict(decision, (taken[-1],), types)
+            session.halted, session.halt = decision.reason, verdict
+        return verdict
 
     def _answer(
         self, failure: Failure, anomaly: Anomaly, event: Event, session: Session, kinds: frozenset[Kind]
@@ -110,7 +111,7 @@ def _proposed(reply: ModelResponded) -> list[ToolRequested]:
         ToolRequested(
             run=reply.run,
             call=proposed.call,
-            batch=reply.call,
+            batch=reply.call or reply.id,
             parent=reply.id,
             attempt=reply.attempt,
             agent=reply.agent,

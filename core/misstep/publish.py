@@ -63,5 +63,5 @@ class Publisher:
 def _log_anomaly(event: AnomalyFound) -> None:
     level = logging.INFO if event.severity.rank <= Severity.LOW.rank else logging.WARNING
     if log.isEnabledFor(level):
-        where = f"run {event.run} step {event.step} {printable(event.agent)}"
-        log.log(level, "%s: %s: %s", where, event.type.value, printable(event.message))
+        where = f"run {event.run} step {event.step} {' '.join(printable(event.agent).splitlines())}"
+        log.log(level, "%s: %s: %s", where, event.type.value, " ".join(printable(event.message).splitlines()))

@@ -12,59 +12,71 @@ import re2
 
 _KEY = secrets.token_bytes(16)
 
+_KEY_BEGINS, _KEY_ENDS = (rf"-----{edge} [A-Z ]*PRIVATE KEY(?: BLOCK)?-----" for edge in ("BEGIN", "END"))
+
 _SECRETS = {
     "aws_key": r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b",
     "github_token": r"\b(?:gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{22,})",
     "slack_token": r"\bxox[abeoprs]-[A-Za-z0-9-]{10,}",
-    "model_api_key": r"\bsk-[A-Za-z0-9_-]{20,}",
+    "model_key": r"\bsk-[A-Za-z0-9_-]{20,}",
     "google_key": r"\bAIza[0-9A-Za-z_-]{35}",
     "stripe_key": r"\b[rs]k_(?:live|test)_[0-9A-Za-z]{16,}",
     "gitlab_token": r"\bglpat-[0-9A-Za-z_-]{20,}",
     "npm_token": r"\bnpm_[A-Za-z0-9]{36}",
     "jwt": r"\beyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]*",
-    "private_key": r"-----BEGIN [A-Z ]*PRIVATE KEY-----[A-Za-z0-9+/=\s]*(?:-----END [A-Z ]*PRIVATE KEY-----)?",
+    "private_key": rf"(?s){_KEY_BEGINS}.*?{_KEY_ENDS}|{_KEY_BEGINS}[A-Za-z0-9+/=\s\\:,-]*",
     "bearer": r"(?i)\bbearer\s+[A-Za-z0-9._~+/-]{20,}=*",
-    "assigned_secret": r"(?i)\b[\w.-]*(?:api[_-]?key|secret|passw(?:or)?d|auth[_-]?token|access[_-]?token)\b['\"]?"
-    r"\s*[:=]\s*['\"]?[^\s'\",;&]{8,}",
 }
+
+_NAME = (
+    r"(?i)[\w.-]*(?:(?:api|access|secret)[_-]?key|secret|passw(?:or)?d|passphrase|(?:auth|access|refresh)[_-]?token)"
+)
+"""How a secret is called; no kind above is called so, and a pseudonym is not taken for a secret again."""
+
+_ASSIGNED = rf"((?:^|[^<\w.-]){_NAME}[\\'\"]*\s*[:=]\s*[\\'\"]*)([^\s\\'\",;&]{{8,}})"
 
 
 @functools.cache
-def _patterns() -> tuple[Any, list[tuple[str, Any]]]:
-    """One set that says in a single pass which kinds are there, and each kind's own pattern (RE2: linear time)."""
+def _patterns() -> tuple[Any, list[tuple[str, Any]], Any]:
+    """One set that says in a single pass which kinds are there, each kind's own pattern, and that of their names."""
     options = re2.Options()
     options.log_errors = False
     every = re2.Set.SearchSet(options)
-    for pattern in _SECRETS.values():
+    kinds = [*_SECRETS.items(), ("assigned", _ASSIGNED)]
+    for _, pattern in kinds:
         every.Add(pattern)
     every.Compile()
-    return every, [(kind, re2.compile(pattern, options)) for kind, pattern in _SECRETS.items()]
+    return every, [(kind, re2.compile(pattern, options)) for kind, pattern in kinds], re2.compile(_NAME, options)
 
 
 def redacted(text: str) -> str:
     """The text with every known kind of secret replaced by `<secret:kind:1a2b3c>`, the same for the same secret."""
-    every, patterns = _patterns()
+    every, patterns, _ = _patterns()
     clean = text.encode("utf-8", "replace").decode("utf-8")
-    for index in every.Match(clean) or ():
+    for index in sorted(every.Match(clean) or ()):  # the assigned ones last: theirs may be of a kind that is known
         kind, pattern = patterns[index]
-        clean = pattern.sub(functools.partial(_pseudonym, kind), clean)
+        clean = pattern.sub(functools.partial(_replaced, kind), clean)
     return clean
 
 
-def redacted_json(value: Any) -> Any:
-    """A JSON value with every string in it redacted, keys included."""
+def redacted_json(value: Any, name: str = "") -> Any:
+    """A JSON value with every string in it redacted, keys included; and whatever stands under a secret's `name`."""
     match value:
         case str():
-            return redacted(value)
+            plain = redacted(value)
+            named = plain and "<secret:" not in plain and _patterns()[2].fullmatch(name) is not None
+            return _pseudonym("assigned", plain) if named else plain
         case dict():
-            return {redacted(str(key)): redacted_json(inner) for key, inner in value.items()}
+            return {redacted(str(key)): redacted_json(inner, str(key)) for key, inner in value.items()}
         case list() | tuple():
-            return [redacted_json(inner) for inner in value]
+            return [redacted_json(inner, name) for inner in value]
         case _:
             return value
 
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069]")
+_CONTROL = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e007f]"
+)
 
 
 def printable(text: str) -> str:
@@ -72,6 +84,15 @@ def printable(text: str) -> str:
     return _CONTROL.sub("\ufffd", redacted(text))
 
 
-def _pseudonym(kind: str, match: Any) -> str:
-    digest = hashlib.blake2b(match.group().encode(), key=_KEY, digest_size=3).hexdigest()
-    return f"<secret:{kind}:{digest}>"
+def _replaced(kind: str, match: Any) -> str:
+    if kind != "assigned":
+        return _pseudonym(kind, match.group())
+    before, value = match.group(1), match.group(2)
+    secret = value.rstrip(".:)]}>")
+    if not secret or secret.startswith("<secret:"):
+        return str(match.group())
+    return f"{before}{_pseudonym(kind, secret)}{value[len(secret) :]}"
+
+
+def _pseudonym(kind: str, secret: str) -> str:
+    return f"<secret:{kind}:{hashlib.blake2b(secret.encode(), key=_KEY, digest_size=3).hexdigest()}>"

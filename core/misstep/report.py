@@ -100,7 +100,7 @@ class Report(_Frozen):
         lines += [f"! not enforced: {gap}" for gap in self.unsupported]
         for run in self.runs:
             lines += _described(run)
-        return "\n".join(lines) or "no run to report"
+        return "\n".join(" ".join(line.splitlines()) for line in lines) or "no run to report"
 
 
 class Ledger:
@@ -213,6 +213,7 @@ def _held(decision: DecisionReport) -> str:
         (True, True): "- took effect, the anomaly came back",
         (True, None): "- took effect",
         (False, None): "- DID NOT TAKE EFFECT",
+        (False, True): "- DID NOT TAKE EFFECT, the anomaly came back",
     }
     said = states.get((decision.took_effect, decision.recurred), "- open")
     return f"{said}{f': {decision.detail}' if decision.detail else ''}"

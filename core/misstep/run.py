@@ -47,7 +47,7 @@ class Limits:
 
     events: int = 2000
     calls: int = 4096
-    tokens: int = 25_000
+    tokens: int = 50_000
     agents: int = 1024
     quote: int = 300
 
@@ -76,6 +76,8 @@ class Instance:
 
     agent: str = ""
     turn: int = -1
+    step: int = 0
+    """The step of its model's last reply: what another try of that reply shares."""
     spent: Spent = field(default_factory=Spent)
     open_errors: deque[int] = field(default_factory=lambda: deque(maxlen=32))
     """`seq` of failed calls since the instance last got a result."""
@@ -169,6 +171,7 @@ class Run:
         was changed (None becomes a number), on all.
         """
         cursor = self._cursors.setdefault(instance, Cursor())
+        self._cursors.move_to_end(instance)
         if len(self._cursors) > self.limits.agents:
             self._cursors.popitem(last=False)
         dropped = None
@@ -202,9 +205,12 @@ class Run:
             found = self.instances[path] = Instance(agent)
             if len(self.instances) > self.limits.agents:
                 self.instances.popitem(last=False)
+        else:
+            self.instances.move_to_end(path)
         if agent:
             found.agent = agent
-            self.agents.setdefault(agent)
+            if len(self.agents) < self.limits.agents:
+                self.agents.setdefault(agent)
         return found
 
     def _stamp(self, event: Event) -> None:
@@ -217,28 +223,29 @@ class Run:
             set_(event, "id", f"e{self._count}")
         self._count += 1
         if not event.time:
-            set_(event, "time", time.time())
-            set_(event, "elapsed", now - self._first)
+            elapsed = now - self._first
+            set_(event, "time", self.started + elapsed)
+            set_(event, "elapsed", elapsed)
         if event.step is None:
-            set_(event, "step", self._step(event))
+            set_(event, "step", self._step(event, instance))
         elif event.step >= self.steps:
             self.steps = event.step + 1
+        if isinstance(event, ModelResponded):
+            instance.step = event.step or 0
         if event.turn is None:
-            if isinstance(event, _MESSAGES) and not event.attempt:
+            if _is_message(event):
                 instance.turn += 1
             set_(event, "turn", max(instance.turn, 0))
 
-    def _step(self, event: Event) -> int:
+    def _step(self, event: Event, instance: Instance) -> int:
         """A message takes the next step; what belongs to a message shares its step; anything else is at the last."""
         if isinstance(event, ToolRequested):
             known = self._step_of_batch.get(event.batch or "")
             if known is not None:
                 return known
-        elif (
-            isinstance(event, ToolReturned | ToolFailed | MessageSent)
-            or (isinstance(event, ModelResponded) and not event.attempt)
-            or (isinstance(event, ToolCancelled) and event.objection)
-        ):
+        elif isinstance(event, ModelResponded) and event.attempt:
+            return instance.step
+        elif _is_message(event):
             self.steps += 1
         elif isinstance(event, ModelRequested) and not event.attempt:
             return self.steps
@@ -263,7 +270,7 @@ class Run:
             if self.tools.get(tool.name) != tool:
                 self.tools[tool.name] = tool
                 self._learn(event, f"{tool.description} {json.dumps(tool.parameters, default=str)}", Source.SYSTEM)
-        if len(self.tools) > self.limits.calls:
+        while len(self.tools) > self.limits.calls:
             self.tools.pop(next(iter(self.tools)))
 
     def _on_model_responded(self, event: ModelResponded) -> None:
@@ -272,8 +279,8 @@ class Run:
             spent.model_calls += 1
             if event.usage is not None:
                 spent.add(event.usage)
-        if event.call is not None and event.step is not None:
-            self._step_of_batch[event.call] = event.step
+        if event.step is not None:
+            self._step_of_batch[event.call or event.id] = event.step
             if len(self._step_of_batch) > self.limits.agents:
                 self._step_of_batch.popitem(last=False)
         if event.message:
@@ -289,8 +296,10 @@ class Run:
         self.calls.requested(event)
 
     def _executed(self, event: ToolReturned | ToolFailed) -> None:
+        known = self.calls.get(event.call)
+        told_before = known is not None and known.state in ("returned", "failed")
         self.calls.settled(event)
-        if not event.history:
+        if not event.history and not told_before:
             self.spent.tool_calls += 1
             self.instances[event.instance].spent.tool_calls += 1
 
@@ -328,7 +337,12 @@ class Run:
         self.ended = event
 
 
-_MESSAGES = (MessageSent, ModelResponded, ToolReturned, ToolFailed)
+def _is_message(event: Event) -> bool:
+    """Whether an event adds a message to a conversation; another try of a reply does not."""
+    if isinstance(event, ToolCancelled):
+        return bool(event.objection)
+    return isinstance(event, MessageSent | ModelResponded | ToolReturned | ToolFailed) and not event.attempt
+
 
 _INDEX: dict[type[Event], Callable[[Run, Any], None]] = {
     RunStarted: Run._on_started,

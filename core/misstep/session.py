@@ -9,6 +9,7 @@ from typing import Any
 from misstep.anomalies import Anomaly
 from misstep.decisions import ALLOW, Decision, Kind
 from misstep.events import AnomalyFound, DecisionSettled, DecisionTaken, E, Event, Outcome
+from misstep.redact import printable
 from misstep.report import Ledger, RunReport, cost_of
 from misstep.run import Run
 from misstep.seats import Seats
@@ -45,6 +46,8 @@ class Session:
         self.watching = watching
         self.framework = framework
         self.halted: str | None = None
+        self.halt = PASSED
+        """The verdict that decided the halt."""
         self.ended = False
         self.success: bool | None = None
         self.score: float | None = None
@@ -103,6 +106,8 @@ class Session:
         self.ledger.add(taken)
         if not self.watching:
             self._open[event.instance, found.type] = taken
+            if len(self._open) > self.run.limits.agents:
+                del self._open[next(iter(self._open))]
         return taken
 
     def settled(
@@ -179,7 +184,7 @@ class Session:
                 outcome=self.outcome,
                 score=self.score if self.score is not None else (ended.score if ended else None),
                 steps=run.steps,
-                agents=tuple(run.agents),
+                agents=tuple(map(printable, run.agents)),
                 anomalies=self.ledger.anomaly_reports(),
                 decisions=self.ledger.decision_reports(),
                 root_cause=self.ledger.root_cause(self.outcome),

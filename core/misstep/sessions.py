@@ -14,7 +14,7 @@ class Sessions:
     """
     At most `most` open runs, and as many reports of runs that ended.
 
-    A run without an event for `age` seconds, or the oldest beyond `most`, is due to be evicted.
+    A run without an event for `age` seconds is due to be evicted, and beyond `most` the longest silent are.
     """
 
     def __init__(self, most: int, age: float) -> None:
@@ -30,8 +30,16 @@ class Sessions:
         """An open run's session."""
         return self._open.get(run)
 
+    def active(self, run: str) -> Session | None:
+        """An open run's session, which something was just heard of."""
+        with self.lock:
+            session = self._open.get(run)
+            if session is not None:
+                self._open.move_to_end(run)
+            return session
+
     def ids(self) -> list[str]:
-        """The open runs, oldest first."""
+        """The open runs, the longest silent first."""
         return list(self._open)
 
     def add(self, session: Session) -> None:
@@ -73,11 +81,12 @@ class Sessions:
             return runs
 
     def due(self) -> list[str]:
-        """Runs to be evicted; looks at the oldest few, so that it costs the same however many there are."""
+        """Runs to be evicted."""
         now, excess = time.monotonic(), len(self._open) - self.most
-        oldest = [(run, self._open[run]) for run in list(self._open)[: max(4, excess)]] if self._open else []
-        due = [
-            run for place, (run, session) in enumerate(oldest) if place < excess or now - session.run.touched > self.age
-        ]
+        due: list[str] = []
+        for run, session in self._open.items():
+            if len(due) >= excess and now - session.run.touched <= self.age:
+                break
+            due.append(run)
         self.evicted += len(due)
         return due

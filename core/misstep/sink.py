@@ -47,6 +47,9 @@ class JsonlSink:
 
     def write(self, event: Event) -> None:
         """Queue one event; never blocks."""
+        if self._closed:
+            self.lost += 1
+            return
         if self._thread is None:
             self._start()
         try:
@@ -57,9 +60,9 @@ class JsonlSink:
     def close(self, timeout: float = 5.0) -> None:
         """Write what waits, for at most `timeout` seconds."""
         with self._lock:
-            if self._closed or self._thread is None:
-                return
-            self._closed = True
+            running, self._closed = not self._closed and self._thread is not None, True
+        if not running or self._thread is None:
+            return
         try:
             self._queue.put(None, timeout=timeout)
         except queue.Full:
@@ -82,12 +85,22 @@ class JsonlSink:
                 return
 
     def _append(self, events: list[Event]) -> None:
+        lines = [line for line in map(self._line, events) if line is not None]
         try:
-            lines = [to_line(redacted_json(to_record(event))) for event in events]
             with self.path.open("a", encoding="utf-8", errors="replace") as file:
-                file.writelines(f"{line}\n" for line in lines)
-        except Exception as error:
-            self.lost += len(events)
-            if self.error is None:
-                self.error = error if isinstance(error, OSError) else OSError(str(error))
-                log.error("sink `%s` cannot be written: %s; events are being lost", self.path, error)
+                file.writelines(lines)
+        except OSError as error:
+            self._failed(error, len(lines))
+
+    def _line(self, event: Event) -> str | None:
+        try:
+            return f"{to_line(redacted_json(to_record(event)))}\n"
+        except Exception as error:  # one event that cannot be written takes no other with it
+            self._failed(error, 1)
+            return None
+
+    def _failed(self, error: Exception, events: int) -> None:
+        self.lost += events
+        if self.error is None:
+            self.error = error if isinstance(error, OSError) else OSError(str(error))
+            log.error("sink `%s` cannot be written: %s; events are being lost", self.path, error)

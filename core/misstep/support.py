@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from misstep.decisions import ENACTED, Kind
 from misstep.dispatch import subscription
 from misstep.events import (
@@ -18,6 +20,7 @@ from misstep.events import (
 )
 from misstep.policy import Policy
 from misstep.seats import Seat, Seats
+from misstep.taxonomy import AnomalyType
 
 _SEATS: dict[type[Event], tuple[Seat, ...]] = {
     ModelRequested: (Seat.MODEL, Seat.RUN),
@@ -43,19 +46,23 @@ def reach(event: type[Event], seats: Seats | None, *also: Seat) -> frozenset[Kin
 def gaps(policy: Policy, seats: Seats) -> list[str]:
     """Each rung no seat of the adapter can enact: what, where, and what there is instead."""
     missing: list[str] = []
-    for detector, _ in policy.detectors():
-        places: set[Seat] = set()
-        for event in subscription(detector):
-            places.update(_SEATS.get(event, (Seat.RUN,)))
-        if ToolRequested in subscription(detector):
-            places.add(Seat.MODEL)
+    for type_, places in _places(policy):
         possible = seats.kinds(*places)
-        for rung in policy.ladder(detector.type):
+        for rung in policy.ladder(type_):
             if rung.kind not in possible:
                 there = " and ".join(f"`{place}`" for place in sorted(places & set(seats.enacts))) or "no seat"
                 instead = ", ".join(f"`{kind}`" for kind in sorted(possible)) or "nothing: it can only watch"
                 missing.append(
-                    f"`{detector.type}` asks for `{rung.kind}`, which {there} of `{seats.adapter}` "
+                    f"`{type_}` asks for `{rung.kind}`, which {there} of `{seats.adapter}` "
                     f"cannot enact; it can: {instead}"
                 )
     return missing
+
+
+def _places(policy: Policy) -> Iterator[tuple[AnomalyType, set[Seat]]]:
+    """Where each rule can be acted on; where the guard itself fails, that is anywhere."""
+    for detector, _ in policy.detectors():
+        heard = subscription(detector)
+        places = {place for event in heard for place in _SEATS.get(event, (Seat.RUN,))}
+        yield detector.type, places | {Seat.MODEL} if ToolRequested in heard else places
+    yield AnomalyType.GUARD_FAILURE, set(Seat)

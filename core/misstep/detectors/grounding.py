@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -47,6 +48,8 @@ class UngroundedArgument:
         for name, value in _leaves(event.arguments):
             if not value or len(value) > self.longest or " " in value:
                 continue
+            if run.provenance.vouched(value):
+                continue
             placeholder = _PLACEHOLDER.fullmatch(value) is not None
             if not placeholder and not _identifies(name, value):
                 continue
@@ -86,9 +89,13 @@ def _leaves(arguments: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _identifies(name: str, value: str) -> bool:
     """Whether this argument is an identifier: by its name, and because its value looks like one."""
+    return _named(name) and ("@" in value or any(letter.isdigit() for letter in value))
+
+
+@functools.lru_cache(maxsize=4096)
+def _named(name: str) -> bool:
     parts = _NAME_PARTS.findall(name)
-    named = bool(parts) and parts[-1].lower() in IDENTIFIERS
-    return named and ("@" in value or any(letter.isdigit() for letter in value))
+    return bool(parts) and parts[-1].lower() in IDENTIFIERS
 
 
 def _joined(value: str, run: Run) -> bool:

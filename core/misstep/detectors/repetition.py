@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import ClassVar
 
 from misstep.anomalies import Anomaly
-from misstep.calls import Call, written
+from misstep.calls import Call
 from misstep.events import ToolRequested
 from misstep.provenance import tokens
 from misstep.run import Run
@@ -17,18 +16,18 @@ from misstep.taxonomy import AnomalyType
 
 @dataclass(slots=True)
 class Seen:
-    """The words of the last calls in this run, by the `seq` of the request: what near-duplicates are told by."""
+    """The words of the calls compared in this run, by the `seq` of the request; at most 256 are kept."""
 
-    order: deque[int] = field(default_factory=deque)
     words: dict[int, frozenset[str]] = field(default_factory=dict)
 
-    def add(self, call: int, words: frozenset[str], keep: int = 256) -> None:
-        """Remember one call, and forget the oldest beyond `keep`."""
-        if call not in self.words:
-            self.order.append(call)
-        self.words[call] = words
-        while len(self.order) > keep:
-            self.words.pop(self.order.popleft(), None)
+    def of(self, call: Call, keep: int = 256) -> frozenset[str]:
+        """The words of one call's arguments."""
+        known = self.words.get(call.seq)
+        if known is None:
+            known = self.words[call.seq] = frozenset(tokens(call.text))
+            if len(self.words) > keep:
+                self.words.pop(next(iter(self.words)))
+        return known
 
 
 @dataclass(frozen=True)
@@ -56,38 +55,35 @@ class RepeatedCall:
 
     def __call__(self, event: ToolRequested, run: Run) -> Anomaly | None:
         """Judge one proposed call."""
-        record = run.calls.get(event.call or event.id)
-        if record is None:
-            return None
-        seen = run.memory(self, Seen)
-        words = frozenset(tokens(event.raw or written(event.arguments)))
-        near = self._near(record, run, seen, words)
-        seen.add(record.seq, words)
-
         streak = _one_a_round(run.calls.same(event))[: self.limit - 1]
         if len(streak) >= self.limit - 1 and not run.progressed(event, since=streak[-1]):
             return self._found(event, streak, "the same arguments")
+        near = self._near(event, run)
         if len(near) >= self.near_limit - 1 and not run.progressed(event, since=near[-1]):
             return self._found(event, near, "nearly the same arguments and the same result")
         return None
 
-    def _near(self, record: Call, run: Run, seen: Seen, words: frozenset[str]) -> list[Call]:
+    def _near(self, event: ToolRequested, run: Run) -> list[Call]:
         """One call of each latest round, newest first, as long as all in it are near and came back alike."""
+        asked = run.calls.get(event.call or event.id)
         near: list[Call] = []
-        for place, batch in groupby(run.calls.recent(record.instance), key=lambda call: call.round):
-            calls = list(batch)
-            if place >= record.round:
+        if asked is None:
+            return near
+        seen = run.memory(self, Seen)
+        for round_, batch in groupby(run.calls.recent(event.instance), key=lambda call: call.round):
+            if round_ >= asked.round:
                 continue
+            calls = list(batch)
             result = near[0].result if near else calls[0].result
-            if len(near) == self.near_limit - 1 or result is None:
-                break
-            if any(call.result != result or not self._alike(record, call, seen, words) for call in calls):
+            if result is None or any(call.result != result or not self._alike(asked, call, seen) for call in calls):
                 break
             near.append(calls[0])
+            if len(near) == self.near_limit - 1:
+                break
         return near
 
-    def _alike(self, record: Call, call: Call, seen: Seen, words: frozenset[str]) -> bool:
-        return call.tool == record.tool and _overlap(words, seen.words.get(call.seq)) >= self.similarity
+    def _alike(self, asked: Call, call: Call, seen: Seen) -> bool:
+        return call.tool == asked.tool and _overlap(seen.of(asked), seen.of(call)) >= self.similarity
 
     def _found(self, event: ToolRequested, streak: list[Call], how: str) -> Anomaly:
         times = len(streak) + 1
@@ -103,9 +99,7 @@ def _one_a_round(calls: list[Call]) -> list[Call]:
     return [next(batch) for _, batch in groupby(calls, key=lambda call: call.round)]
 
 
-def _overlap(words: frozenset[str], others: frozenset[str] | None) -> float:
+def _overlap(words: frozenset[str], others: frozenset[str]) -> float:
     """The share of words two calls have in common (Jaccard); two calls without words are alike."""
-    if others is None:
-        return 0.0
     either = len(words | others)
     return len(words & others) / either if either else 1.0

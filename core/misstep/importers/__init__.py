@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeGuard
 
 from misstep.errors import TraceError
 from misstep.importers import fields, load, messages, openai, whowhen
@@ -30,12 +31,16 @@ def read(path: str | Path, source: str | None = None) -> Iterator[Trace | Unread
     """
     importer = IMPORTERS[source] if source is not None else None
     text = load.text_of(path)
+    documents: list[object]
     try:
         document = load.parsed(text)
     except TraceError:
-        documents = load.lines_of(text)
-        if documents is None:
+        lines = load.lines_of(text)
+        if lines is None:
             raise
+        if not any(_known(line) for line in lines):
+            raise TraceError("unknown_format", f"none of its {len(lines)} lines is a trace: {_KNOWN}") from None
+        documents = lines
     else:
         if not _holds_several(document):
             yield _trace(document, "", importer)
@@ -56,13 +61,18 @@ def _one(document: object, label: str, importer: Importer | None) -> Trace | Unr
 
 
 def _trace(document: object, label: str, importer: Importer | None) -> Trace:
-    found = importer or next((one for one in IMPORTERS.values() if one.matches(document)), None)
+    found = importer or _known(document)
     if found is None:
-        raise TraceError("unknown_format", f"{_described(document)} is no trace in a format misstep knows: {_KNOWN}")
+        raise TraceError("unknown_format", f"{_described(document)} is no trace: {_KNOWN}")
     return found.read(document, label)
 
 
-def _holds_several(document: object) -> bool:
+def _known(document: object) -> Importer | None:
+    """The importer whose format a document is in, by its content."""
+    return next((importer for importer in IMPORTERS.values() if importer.matches(document)), None)
+
+
+def _holds_several(document: object) -> TypeGuard[list[object]]:
     """Whether a document is a list of traces, not one trace that is a list of messages."""
     return isinstance(document, list) and any(_is_frame(item) for item in document)
 
@@ -79,6 +89,6 @@ def _described(document: object) -> str:
     return fields.kind(document)
 
 
-_KNOWN = "; ".join(f"`{importer.name}` ({importer.what})" for importer in IMPORTERS.values())
+_KNOWN = "misstep reads " + "; ".join(f"`{importer.name}` ({importer.what})" for importer in IMPORTERS.values())
 
 __all__ = ["IMPORTERS", "MAX_BYTES", "Importer", "Trace", "Unread", "read"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import stat
 from pathlib import Path
 
 from misstep.errors import TraceError
@@ -21,25 +20,26 @@ _CUT_ESCAPE = re.compile(r"\\(?:u[0-9a-fA-F]{0,4}(?:\\(?:u[0-9a-fA-F]{0,4})?)?)?
 
 def text_of(path: str | Path) -> str:
     """A file's text. Raises `TraceError`: unreadable, too_large, or not_json where it is no text at all."""
-    try:
-        with open(path, "rb") as file:
-            status = os.fstat(file.fileno())
-            if stat.S_ISREG(status.st_mode) and status.st_size > MAX_BYTES:
-                raise _too_large()
-            data = file.read(MAX_BYTES + 1)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise TraceError("unreadable", f"cannot be read: {reason}") from error
-    if len(data) > MAX_BYTES:
-        raise _too_large()
+    data = _bytes(path)
+    if data is None:
+        raise TraceError("too_large", f"is larger than {MAX_BYTES // 1_000_000} MB: split it, one run a file")
     try:
         return data.decode(json.detect_encoding(data), "surrogatepass").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise TraceError("not_json", "is not JSON: it is not even text") from error
 
 
-def _too_large() -> TraceError:
-    return TraceError("too_large", f"is larger than {MAX_BYTES // 1_000_000} MB: split it, one run a file")
+def _bytes(path: str | Path) -> bytes | None:
+    """What is in a file; None where it is too large. A pipe does not tell its size before it is read."""
+    try:
+        with open(path, "rb") as file:
+            if os.fstat(file.fileno()).st_size > MAX_BYTES:
+                return None
+            data = file.read(MAX_BYTES + 1)
+            return data if len(data) <= MAX_BYTES else None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise TraceError("unreadable", f"cannot be read: {reason}") from error
 
 
 def parsed(text: str) -> object:
@@ -81,11 +81,12 @@ def _ends_early(text: str, error: json.JSONDecodeError) -> bool:
     return text[error.pos - 1].isdigit() and _CUT_NUMBER.fullmatch(rest) is not None
 
 
-def lines_of(text: str) -> list[object | TraceError] | None:
+def lines_of(text: str) -> list[object] | None:
     """
-    The documents of a JSON Lines text, each an object or list, or why a line is none; None where it is no such text.
+    The documents of a JSON Lines text, each an object or list, or the `TraceError` that says why a line is none.
 
-    It is one if it has several lines and the first of them, or more than half, are a document each.
+    None where it is no such text: it is one if it has several lines, and the first of them or more than half are a
+    document each.
     """
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if len(lines) < 2:
@@ -95,7 +96,7 @@ def lines_of(text: str) -> list[object | TraceError] | None:
     return found if good[0] or sum(good) * 2 > len(good) else None
 
 
-def _line(number: int, line: str) -> object | TraceError:
+def _line(number: int, line: str) -> object:
     try:
         document = parsed(line)
     except TraceError as error:

@@ -1,4 +1,4 @@
-"""Who&When (arXiv 2505.00212): `question` and `history` of a multi-agent run, from AG2's group chats or Magentic-One."""
+"""Who&When (arXiv 2505.00212): `question` and `history` of runs of AG2 group chats or of Magentic-One."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from misstep.decisions import Kind
 from misstep.errors import PolicyError, PolicyMistake
-from misstep.policy.model import Policy, Rule
+from misstep.policy.model import Policy, Rule, Rung
 from misstep.taxonomy import AnomalyType
 
 Path_ = tuple[str | int, ...]
@@ -40,7 +40,7 @@ def parse_policy(text: str, source: str = "<policy>") -> Policy:
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         document = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+    except Exception as error:  # beside YAMLError also what PyYAML's constructors trip over: `!!int ""`, `!!bool x`
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or type(error).__name__
         line = mark.line + 1 if mark else None
@@ -52,23 +52,26 @@ def parse_policy(text: str, source: str = "<policy>") -> Policy:
 
     lines: dict[Path_, int] = {}
     repeated: list[PolicyMistake] = []
-    _walk(node, (), lines, repeated)
+    _walk(node, (), lines, repeated, set())
     mistakes = [*repeated]
     if "version" not in document:
         mistakes.append(_mistake(("version",), 1, "is missing", "Write `version: 1`"))
     try:
         policy = Policy.model_validate(document)
     except ValidationError as error:
-        mistakes.extend(_translated(dict(found), lines) for found in error.errors())
+        mistakes.extend(mistake for found in error.errors() for mistake in _translated(dict(found), lines))
     if mistakes:
         raise PolicyError(source, mistakes)
     return policy
 
 
-def _walk(node: yaml.Node | None, at: Path_, lines: dict[Path_, int], repeated: list[PolicyMistake]) -> None:
+def _walk(
+    node: yaml.Node | None, at: Path_, lines: dict[Path_, int], repeated: list[PolicyMistake], seen: set[int]
+) -> None:
     """The line of every key and item, and the keys written twice (YAML would silently keep the last)."""
-    if node is None or len(at) > 8:
+    if node is None or len(at) > 8 or id(node) in seen:  # an alias is one node in many places
         return
+    seen.add(id(node))
     lines.setdefault(at, node.start_mark.line + 1)
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
@@ -77,24 +80,28 @@ def _walk(node: yaml.Node | None, at: Path_, lines: dict[Path_, int], repeated: 
             if here in lines:
                 repeated.append(_mistake(here, line, f"written twice, first in line {lines[here]}", "Keep one"))
             lines[here] = line
-            _walk(value, here, lines, repeated)
+            _walk(value, here, lines, repeated, seen)
     elif isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
-            _walk(item, (*at, index), lines, repeated)
+            _walk(item, (*at, index), lines, repeated, seen)
 
 
-def _translated(error: Mapping[str, Any], lines: Mapping[Path_, int]) -> PolicyMistake:
-    """A pydantic error in the policy's own terms."""
+def _translated(error: Mapping[str, Any], lines: Mapping[Path_, int]) -> list[PolicyMistake]:
+    """A pydantic error in the policy's own terms; that of a validator may hold several mistakes."""
     at: Path_ = tuple(part for part in error["loc"] if part != "[key]")
     message = str(error["msg"]).removeprefix("Value error, ")
-    if "||" in message:
-        place, message = message.split("||", 1)
-        at = (*at, *place.split("."))
+    if "||" not in message:
+        return [_one(error, at, message, lines)]
+    places = (line.split("||", 1) for line in message.splitlines())
+    return [_one(error, (*at, *place.split(".")), problem, lines) for place, problem in places]
+
+
+def _one(error: Mapping[str, Any], at: Path_, message: str, lines: Mapping[Path_, int]) -> PolicyMistake:
     given = error.get("input")
     kind = str(error["type"])
     if kind == "extra_forbidden":
         field = str(at[-1])
-        names = [name for name in (Policy.model_fields if len(at) == 1 else _RULE_KEYS) if name != "thresholds"]
+        names = list(Policy.model_fields) if len(at) == 1 else _RULE_KEYS if len(at) == 3 else list(Rung.model_fields)
         return _mistake(at, _line(at, lines), f"unknown key `{field}`", _near(field, names))
     if kind == "enum" and at[-1:] == ("kind",):
         return _mistake(at[:-1], _line(at, lines), f"unknown decision {given!r}", _near(str(given), _KINDS))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import reprlib
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator, model_validator
@@ -33,6 +34,8 @@ class Rung(BaseModel):
         if isinstance(value, Mapping) and len(value) == 1 and "kind" not in value:
             kind, limit = next(iter(value.items()))
             return {"kind": kind, "limit": limit}
+        if isinstance(value, Mapping) and len(value) > 1 and "kind" not in value:
+            raise ValueError("one decision to a rung: write each as an item of its own")
         return value
 
     @model_validator(mode="after")
@@ -81,11 +84,9 @@ class Policy(BaseModel):
     @classmethod
     def _detectable(cls, rules: Mapping[AnomalyType, Rule]) -> Mapping[AnomalyType, Rule]:
         detectors = known_detectors()
-        for type_, rule in rules.items():
-            if type_ is not AnomalyType.GUARD_FAILURE and type_ not in detectors:
-                raise ValueError(f"{type_.value}||no detector finds `{type_}` in this version")
-            if type_ in detectors:
-                _checked(detectors[type_], type_, rule.thresholds)
+        mistakes = [mistake for type_, rule in rules.items() for mistake in _mistakes(type_, rule, detectors)]
+        if mistakes:
+            raise ValueError("\n".join(mistakes))
         return rules
 
     def ladder(self, type_: AnomalyType) -> tuple[Rung, ...]:
@@ -129,16 +130,38 @@ def default_policy() -> Policy:
     )
 
 
-def _checked(detector: type[Detector], type_: AnomalyType, thresholds: Mapping[str, Any]) -> None:
+def _mistakes(type_: AnomalyType, rule: Rule, known: Mapping[AnomalyType, type[Detector]]) -> Iterator[str]:
+    """What is wrong with a rule, each as `place||problem`."""
+    if type_ is AnomalyType.GUARD_FAILURE:
+        if rule.thresholds:
+            yield f"{type_.value}.with||`{type_}` has no thresholds"
+        return
+    if type_ not in known:
+        yield f"{type_.value}||no detector finds `{type_}` in this version"
+        return
+    found = list(_wrong_thresholds(known[type_], type_, rule.thresholds))
+    if not found:
+        try:
+            known[type_](**rule.thresholds)
+        except ValueError as error:
+            found = [f"{type_.value}.with||{' '.join(str(error).splitlines())}"]
+    yield from found
+
+
+def _wrong_thresholds(detector: type[Detector], type_: AnomalyType, thresholds: Mapping[str, Any]) -> Iterator[str]:
     fields = {field.name: field for field in dataclasses.fields(detector)}  # type: ignore[arg-type]
     for name, value in thresholds.items():
+        place = f"{type_.value}.with.{name if name.isidentifier() else ascii(name).replace('|', '/')}"
+        given = " ".join(reprlib.repr(value).splitlines())
         if name not in fields:
             known = ", ".join(f"`{field}`" for field in fields) or "none"
-            raise ValueError(f"{type_.value}.with.{name}||unknown threshold; `{type_}` has {known}")
+            yield f"{place}||unknown threshold; `{type_}` has {known}"
+            continue
         kind = type(fields[name].default)
         try:
             TypeAdapter(kind, config=ConfigDict(strict=kind is not float)).validate_python(value)
-        except ValueError as error:
-            raise ValueError(f"{type_.value}.with.{name}||must be {kind.__name__}, found {value!r}") from error
+        except ValueError:
+            yield f"{place}||must be {kind.__name__}, found {given}"
+            continue
         if isinstance(value, int | float) and value <= 0:
-            raise ValueError(f"{type_.value}.with.{name}||must be above 0, found {value!r}")
+            yield f"{place}||must be above 0, found {given}"

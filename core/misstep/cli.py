@@ -1,0 +1,362 @@
+"""The command line: `misstep analyze` and `misstep taxonomy`."""
+
+from __future__ import annotations
+
+import difflib
+import io
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+import misstep
+from misstep.analysis import Analyzed, NotRead, analyze
+from misstep.decisions import Kind
+from misstep.importers import IMPORTERS
+from misstep.redact import printable
+from misstep.report import AnomalyReport, DecisionReport
+from misstep.run import shortened
+from misstep.taxonomy import Category, CauseClass, Severity, TypeInfo, category_definition, taxonomy
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+WIDTH = 80
+_WIDEST = 100
+_QUOTE = 160
+_EVEN = 0.5
+_MOST = 20
+"""Findings and decisions shown of one trace; the JSON has all of them."""
+
+
+class Format(StrEnum):
+    """How results are written."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"misstep {misstep.__version__}")
+        raise typer.Exit
+
+
+def _known_source(name: str | None) -> str | None:
+    if name is None or name in IMPORTERS:
+        return name
+    close = difflib.get_close_matches(name, IMPORTERS, n=1)
+    hint = f"Did you mean `{close[0]}`? " if close else ""
+    known = ", ".join(f"`{source}`" for source in IMPORTERS)
+    raise typer.BadParameter(f"there is no source {printable(name)!r}. {hint}Known: {known}")
+
+
+@app.callback()
+def _main(
+    version: Annotated[  # noqa: ARG001 - its callback answers it
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Watches LLM agents, and names the step that went wrong."""
+    logging.getLogger("misstep").setLevel(logging.ERROR)  # what is found is printed; the log is for what fails
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+@app.command("analyze")
+def analyze_(
+    paths: Annotated[
+        list[str], typer.Argument(metavar="PATH...", help="Saved traces: JSON or JSON Lines files, or folders of them.")
+    ],
+    format_: Annotated[Format, typer.Option("--format", help="For people, or one JSON object a line.")] = Format.TEXT,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            callback=_known_source,
+            metavar="NAME",
+            help=f"What the files are ({', '.join(IMPORTERS)}); found out from their content if left out.",
+        ),
+    ] = None,
+    fail_on: Annotated[
+        Severity | None, typer.Option(help="Exit with 1 if anything at least this severe is found.")
+    ] = None,
+) -> None:
+    """
+    Say what went wrong in saved traces, at which step, and what a guard would have done about it.
+
+    Exit code: 2 if a trace could not be read, else 1 if --fail-on applies, else 0.
+    """
+    page = Page()
+    tally = Tally(fail_on)
+    try:
+        for found in analyze(paths, source):
+            tally.add(found)
+            page.write(_line(found) if format_ is Format.JSON else _described(page, found))
+        if format_ is Format.TEXT and tally.traces > 1:
+            page.write(page.rendered([Block(tally.summary, style="bold")]))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise typer.Exit(tally.exit_code)
+
+
+@app.command("taxonomy")
+def taxonomy_(
+    format_: Annotated[Format, typer.Option("--format", help="For people, or one JSON document.")] = Format.TEXT,
+) -> None:
+    """List everything misstep has a name for: each category and anomaly type, with its definition and remedy."""
+    page = Page()
+    try:
+        if format_ is Format.JSON:
+            page.write(json.dumps(_taxonomy_document(), indent=2) + "\n")
+        else:
+            for category in Category:
+                page.write(page.rendered(_category(category)))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class Tally:
+    """What was seen so far, and the exit code that follows from it."""
+
+    def __init__(self, fail_on: Severity | None) -> None:
+        self._fail_on = fail_on
+        self.traces = self.findings = self.not_read = 0
+        self._failed = False
+
+    def add(self, found: Analyzed | NotRead) -> None:
+        """Count one trace."""
+        self.traces += 1
+        if isinstance(found, NotRead):
+            self.not_read += 1
+            return
+        self.findings += bool(found.report.anomalies)
+        worst = found.worst
+        self._failed |= self._fail_on is not None and worst is not None and worst.rank >= self._fail_on.rank
+
+    @property
+    def exit_code(self) -> int:
+        """2 where a trace could not be read, else 1 where `--fail-on` applies, else 0."""
+        return 2 if self.not_read else int(self._failed)
+
+    @property
+    def summary(self) -> str:
+        """One line over all traces."""
+        not_read = f", {self.not_read} could not be read" if self.not_read else ""
+        return f"{self.traces} traces: something was found in {self.findings}{not_read}"
+
+
+class Block:
+    """A paragraph: its text, how far it is indented, and its style on a terminal; an empty one is an empty line."""
+
+    __slots__ = ("indent", "style", "text")
+
+    def __init__(self, text: str = "", indent: int = 0, style: str = "") -> None:
+        self.text, self.indent, self.style = text, indent, style
+
+
+class Page:
+    """Standard output: coloured and as wide as a terminal if it is one, else plain and 80 columns wide."""
+
+    def __init__(self) -> None:
+        self._console = Console(highlight=False, markup=False, emoji=False, legacy_windows=False)
+        self._width = min(self._console.width, _WIDEST) if self._console.is_terminal else WIDTH
+
+    def rendered(self, blocks: Iterable[Block]) -> str:
+        """The blocks wrapped to the width; their texts are redacted, and nothing in them is markup."""
+        with self._console.capture() as captured:
+            for block in blocks:
+                self._print(block)
+        return captured.get()
+
+    def write(self, text: str) -> None:
+        """Write it now: whoever reads a pipe need not wait for the end."""
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+    def _print(self, block: Block) -> None:
+        text = Text(" ".join(printable(block.text).split()), style=block.style)
+        for line in text.wrap(self._console, max(self._width - block.indent, 20)) or [Text()]:
+            line.rstrip()
+            self._console.print(Text(" " * block.indent) + line, soft_wrap=True)
+
+
+def _line(found: Analyzed | NotRead) -> str:
+    return json.dumps(found.record()) + "\n"
+
+
+# -- one trace, for people --------------------------------------------------------------------------------------------
+
+_STYLES = {
+    Severity.INFO: "dim",
+    Severity.LOW: "cyan",
+    Severity.MEDIUM: "yellow",
+    Severity.HIGH: "red",
+    Severity.CRITICAL: "bold red",
+}
+
+_WOULD = {
+    Kind.RETRY: "thrown the reply away and asked the model again",
+    Kind.REPROMPT: "thrown the reply away and asked again, saying what was wrong with it",
+    Kind.REFUSE: "refused the call, and told the agent why",
+    Kind.REWRITE: "changed it before passing it on",
+    Kind.VOTE: "asked several times and taken what most replies agree on",
+    Kind.FALLBACK: "asked another model",
+    Kind.REROUTE: "given the turn to another agent",
+    Kind.ASK: "asked a person",
+    Kind.ROLL_BACK: "gone back to the state before it",
+    Kind.HALT: "ended the run there",
+}
+
+_CAUSES: dict[CauseClass, str] = {
+    "model": "what a model said or did",
+    "system": "the system round the models: tools, context, the guard",
+    "orchestration": "how the work is divided and handed on",
+}
+
+
+def _described(page: Page, found: Analyzed | NotRead) -> str:
+    if isinstance(found, NotRead):
+        return page.rendered([Block(found.trace, style="bold"), Block(_unread(found), 2, "red"), Block()])
+    blocks = [Block(found.trace, style="bold"), Block(_headline(found), 2)]
+    if found.guard_failures:
+        blocks.append(Block(f"! {_times(found.guard_failures)} the guard itself failed here: this is incomplete.", 2))
+    if found.report.anomalies:
+        blocks += [*_findings(found.report.anomalies), *_cause(found), *_decisions(found.report.decisions)]
+    return page.rendered([*blocks, Block()])
+
+
+def _unread(found: NotRead) -> str:
+    return (
+        f"Not read ({found.code}): it {found.message}"
+        if found.message.startswith("is ")
+        else (f"Not read ({found.code}): {found.message}")
+    )
+
+
+def _headline(found: Analyzed) -> str:
+    """One sentence: what went wrong and where, or that nothing was found."""
+    anomalies, cause = found.report.anomalies, found.report.root_cause
+    result = {"success": "The run succeeded", "failure": "The run failed"}.get(found.report.outcome or "", "")
+    if not anomalies:
+        but = {"success": f"{result}, and nothing", "failure": f"{result}, but nothing"}
+        size = f"{found.steps} step{'' if found.steps == 1 else 's'}"
+        return f"{but.get(found.report.outcome or '', 'Nothing')} suspicious was found in its {size}."
+    if cause is None:
+        worst = max(anomalies, key=lambda anomaly: anomaly.severity.rank)
+        how = f"{result} all the same; worth a look is" if result else "Worth a look is"
+        return f"{how} {_where(worst.step, worst.agent)}: {worst.message}."
+    first = cause.candidates[0]
+    likely = "it most likely went wrong at" if cause.confidence > _EVEN else "the first place to look is"
+    sentence = f"{result + '; ' if result else ''}{likely} {_where(first.step, first.agent)}: {first.why}."
+    return sentence[:1].upper() + sentence[1:]
+
+
+def _findings(anomalies: Sequence[AnomalyReport]) -> list[Block]:
+    blocks = [Block(), Block("What was found (steps count from 0)", 2, "bold")]
+    for found in anomalies[:_MOST]:
+        title = f"{_where(found.step, found.agent)}: {found.type} ({found.severity})"
+        blocks += [Block(title, 4, _STYLES[found.severity]), Block(found.message, 6)]
+        for piece in found.evidence[:2]:
+            quote = shortened(" ".join(piece.quote.split()), _QUOTE)
+            if quote:
+                blocks.append(Block(f'step {piece.step}: "{quote}"', 6, "dim"))
+    return blocks + _more(len(anomalies))
+
+
+def _cause(found: Analyzed) -> list[Block]:
+    cause = found.report.root_cause
+    if cause is None:
+        return []
+    sure = f"{cause.confidence:.0%} sure{', too little to act on' if cause.abstained else ''}"
+    blocks = [Block(), Block(f"The likely misstep ({sure}; cause: {_CAUSES[cause.cause]})", 2, "bold")]
+    for place, candidate in enumerate(cause.candidates[:3], 1):
+        blocks.append(Block(f"{place}. {_where(candidate.step, candidate.agent)}: {candidate.why}", 4))
+    return blocks
+
+
+def _decisions(decisions: Sequence[DecisionReport]) -> list[Block]:
+    if not decisions:
+        return [Block(), Block("A live guard would only have reported this, and let it pass.", 2)]
+    blocks = [Block(), Block("A live guard would have", 2, "bold")]
+    for decision in decisions[:_MOST]:
+        did = _WOULD.get(decision.kind, str(decision.kind))
+        blocks.append(Block(f"{_where(decision.step, decision.agent)}: {did} ({decision.kind})", 4))
+    if len(decisions) > 1:
+        blocks.append(Block("After the first of these the run would have gone on differently.", 4, "dim"))
+    return blocks + _more(len(decisions))
+
+
+def _more(count: int) -> list[Block]:
+    return [Block(f"... and {count - _MOST} more; --format json has all of them", 4)] if count > _MOST else []
+
+
+def _where(step: int | None, agent: str) -> str:
+    place = "an unknown step" if step is None else f"step {step}"
+    return f"{place}, {agent}" if agent else place
+
+
+def _times(count: int) -> str:
+    return "Once" if count == 1 else f"{count} times"
+
+
+# -- the taxonomy -----------------------------------------------------------------------------------------------------
+
+
+def _category(category: Category) -> list[Block]:
+    blocks = [Block(category.value, style="bold"), Block(category_definition(category), 2), Block()]
+    for info in taxonomy().values():
+        if info.category is category:
+            blocks += [*_type(info), Block()]
+    return blocks
+
+
+def _type(info: TypeInfo) -> list[Block]:
+    facts = [
+        f"scope: {', '.join(info.scope)}",
+        f"phases: {', '.join(info.phases)}",
+        f"severity: {info.severity}",
+        f"cause: {info.cause}",
+        f"remedies: {', '.join(map(_rung, info.ladder)) or 'none, only recorded'}",
+    ]
+    names = {"MAST": info.mast, "OWASP": info.owasp, "TRAIL": info.trail}
+    references = "; ".join(f"{name} {', '.join(ids)}" for name, ids in names.items() if ids)
+    if references:
+        facts.append(f"see: {references}")
+    return [
+        Block(info.type.value, 2, _STYLES[info.severity]),
+        Block(info.definition, 4),
+        *(Block(fact, 4, "dim") for fact in facts),
+    ]
+
+
+def _rung(rung: str | dict[str, int]) -> str:
+    if isinstance(rung, str):
+        return rung
+    return ", ".join(f"{kind} (at most {limit})" for kind, limit in rung.items())
+
+
+def _taxonomy_document() -> dict[str, object]:
+    return {
+        "schema": 1,
+        "categories": [{"name": category, "definition": category_definition(category)} for category in Category],
+        "types": [
+            {
+                "name": info.type,
+                "category": info.category,
+                "definition": info.definition,
+                "scope": info.scope,
+                "phases": info.phases,
+                "severity": info.severity,
+                "ladder": info.ladder,
+                "cause": info.cause,
+                "references": {"mast": info.mast, "owasp": info.owasp, "trail": info.trail},
+            }
+            for info in taxonomy().values()
+        ],
+    }
