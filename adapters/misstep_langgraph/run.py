@@ -154,7 +154,10 @@ class RunSeat:
     ) -> bool:
         halted = isinstance(error, Halted)
         if self._watcher is not None:
-            self._guard.end(self._watcher.session.run.id, self._status(error), error=str(error) if error else None)
+            try:
+                self._guard.end(self._watcher.session.run.id, self._status(error), error=str(error) if error else None)
+            except Exception as failure:
+                self._guard.failed("the run seat", failure)
         return halted and not self._nested and self._graph.misstep_on_halt == "return"
 
     def _status(self, error: BaseException | None) -> Status:

@@ -138,7 +138,7 @@ def _files(path: str) -> Iterator[str | NotRead]:
         return
     below, closed = _below(path)
     if not below and not closed:
-        yield NotRead(path, "unreadable", "is a folder with no file in it")
+        yield NotRead(path, "unreadable", "a folder with no file in it")
     yield from closed
     yield from below
 

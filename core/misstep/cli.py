@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated
 
@@ -151,13 +152,18 @@ class Tally:
         return f"{self.traces} traces: something was found in {self.findings}{not_read}"
 
 
+@dataclass(frozen=True, slots=True)
 class Block:
-    """A paragraph: its text, how far it is indented, and its style on a terminal; an empty one is an empty line."""
+    """
+    A paragraph: its text, how far it is indented, and its style on a terminal; an empty one is an empty line.
 
-    __slots__ = ("indent", "style", "text")
+    What is `whole`, a path, is not wrapped.
+    """
 
-    def __init__(self, text: str = "", indent: int = 0, style: str = "") -> None:
-        self.text, self.indent, self.style = text, indent, style
+    text: str = ""
+    indent: int = 0
+    style: str = ""
+    whole: bool = False
 
 
 class Page:
@@ -180,6 +186,9 @@ class Page:
         sys.stdout.flush()
 
     def _print(self, block: Block) -> None:
+        if block.whole:
+            self._console.print(Text(printable(block.text).replace("\n", "\ufffd"), style=block.style), soft_wrap=True)
+            return
         text = Text(" ".join(printable(block.text).split()), style=block.style)
         for line in text.wrap(self._console, max(self._width - block.indent, 20)) or [Text()]:
             line.rstrip()
@@ -222,8 +231,8 @@ _CAUSES: dict[CauseClass, str] = {
 
 def _described(page: Page, found: Analyzed | NotRead) -> str:
     if isinstance(found, NotRead):
-        return page.rendered([Block(found.trace, style="bold"), Block(_unread(found), 2, "red"), Block()])
-    blocks = [Block(found.trace, style="bold"), Block(_headline(found), 2)]
+        return page.rendered([_name(found), Block(f"Not read ({found.code}): {found.message}", 2, "red"), Block()])
+    blocks = [_name(found), Block(_headline(found), 2)]
     if found.guard_failures:
         blocks.append(Block(f"! {_times(found.guard_failures)} the guard itself failed here: this is incomplete.", 2))
     if found.report.anomalies:
@@ -231,12 +240,8 @@ def _described(page: Page, found: Analyzed | NotRead) -> str:
     return page.rendered([*blocks, Block()])
 
 
-def _unread(found: NotRead) -> str:
-    return (
-        f"Not read ({found.code}): it {found.message}"
-        if found.message.startswith("is ")
-        else (f"Not read ({found.code}): {found.message}")
-    )
+def _name(found: Analyzed | NotRead) -> Block:
+    return Block(found.trace, style="bold", whole=True)
 
 
 def _headline(found: Analyzed) -> str:

@@ -56,9 +56,17 @@ class Listener:
 
 
 def unheard(
-    run: Run, listener: Listener, messages: Sequence[T], key: Callable[[T], str], read: Callable[[T], Said]
+    run: Run,
+    listener: Listener,
+    messages: Sequence[T],
+    key: Callable[[T], str],
+    read: Callable[[T], Said | Sequence[Said]],
 ) -> list[Event]:
-    """The events behind the messages the instance has not heard before; `key` tells messages apart."""
+    """
+    The events behind the messages the instance has not heard before; `key` tells messages apart.
+
+    `read` gives several where the framework keeps several in one message (the results of a batch of calls).
+    """
     with run.lock:
         first = not run.has_read(listener.instance)
         new, dropped = run.unread(listener.instance, messages, key)
@@ -73,11 +81,15 @@ def unheard(
                 dropped=dropped,
             )
         )
-    said = [(key(message), read(message)) for message in new]
+    said = [(key(message), each) for message in new for each in _each(read(message))]
     past = _last_of_user(said) if first else 0
     for index, (name, message) in enumerate(said):
         events.extend(_events(run, listener, name, message, history=index < past))
     return events
+
+
+def _each(said: Said | Sequence[Said]) -> Sequence[Said]:
+    return (said,) if isinstance(said, Said) else said
 
 
 def digest(*parts: object) -> str:

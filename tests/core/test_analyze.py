@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -202,7 +203,7 @@ def test_secrets_are_shown_the_same_in_every_process(tmp_path: Path) -> None:
         messages += [reply(step, call="login", token=KEY, other="x"), result(step + 1, "denied")]
     line = json.dumps(analyzed(tmp_path, messages).record())
     assert KEY[:10] not in line
-    assert "<secret:model_api_key:1>" in line
+    assert re.findall(r"<secret:\w+:(\w+)>", line) == ["1"] * line.count("<secret:") != []
 
 
 def test_a_secret_at_the_edge_of_a_quote_does_not_leak(tmp_path: Path) -> None:

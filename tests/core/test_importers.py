@@ -486,7 +486,7 @@ def test_one_broken_line_does_not_spoil_the_others(tmp_path: Path) -> None:
     assert [trace.label for trace in found] == ["#0", "#1", "#2", "#3"]
     errors = [trace.error for trace in found if isinstance(trace, Unread)]
     assert [error.code for error in errors] == ["not_json", "truncated"]
-    assert str(errors[0]).startswith("line 2 ")
+    assert str(errors[0]).startswith("line 2: ")
 
 
 # -- what cannot be read ----------------------------------------------------------------------------------------------

@@ -22,11 +22,11 @@ def text_of(path: str | Path) -> str:
     """A file's text. Raises `TraceError`: unreadable, too_large, or not_json where it is no text at all."""
     data = _bytes(path)
     if data is None:
-        raise TraceError("too_large", f"is larger than {MAX_BYTES // 1_000_000} MB: split it, one run a file")
+        raise TraceError("too_large", f"larger than {MAX_BYTES // 1_000_000} MB: split it, one run a file")
     try:
         return data.decode(json.detect_encoding(data), "surrogatepass").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        raise TraceError("not_json", "is not JSON: it is not even text") from error
+        raise TraceError("not_json", "not JSON: not even text") from error
 
 
 def _bytes(path: str | Path) -> bytes | None:
@@ -49,7 +49,7 @@ def parsed(text: str) -> object:
     except json.JSONDecodeError as error:
         raise _explained(text, error) from error
     except RecursionError as error:
-        raise TraceError("unreadable", "is nested too deeply to be read") from error
+        raise TraceError("unreadable", "nested too deeply to be read") from error
 
 
 def _int(digits: str) -> int | str:
@@ -58,12 +58,10 @@ def _int(digits: str) -> int | str:
 
 def _explained(text: str, error: json.JSONDecodeError) -> TraceError:
     if not text.strip():
-        return TraceError("truncated", "is empty")
+        return TraceError("truncated", "empty")
     if _ends_early(text, error):
-        return TraceError(
-            "truncated", f"is JSON that ends early, after {len(text):,} characters: was it fully written?"
-        )
-    return TraceError("not_json", f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}")
+        return TraceError("truncated", f"JSON that ends early, after {len(text):,} characters: was it fully written?")
+    return TraceError("not_json", f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}")
 
 
 def _ends_early(text: str, error: json.JSONDecodeError) -> bool:
@@ -100,7 +98,7 @@ def _line(number: int, line: str) -> object:
     try:
         document = parsed(line)
     except TraceError as error:
-        return TraceError(error.code, f"line {number} {error}")
+        return TraceError(error.code, f"line {number}: {error}")
     if isinstance(document, dict | list):
         return document
-    return TraceError("unknown_format", f"line {number} holds no object")
+    return TraceError("unknown_format", f"line {number}: neither an object nor a list")

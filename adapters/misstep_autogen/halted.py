@@ -1,0 +1,12 @@
+"""The halt signal of AutoGen."""
+
+import misstep
+
+
+class Halted(misstep.Halted):
+    """
+    Ends an agent's turn where its model is called, or where the turn would begin; never raised in a tool.
+
+    AutoGen has no signal of its own: a team turns any exception of an agent into a `RuntimeError` with its words,
+    which the run seat knows again.
+    """

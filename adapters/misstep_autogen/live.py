@@ -1,0 +1,74 @@
+"""A guarded run while it is going on, and whom it was begun for."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import misstep
+from misstep.events import Status
+from misstep.guard import Guard
+from misstep.session import Session
+
+OnHalt = Literal["return", "raise"]
+
+
+class Root:
+    """What `guarded` was called with, and the runs of it that are going on."""
+
+    def __init__(self, target: Any, guard: Guard, on_halt: OnHalt) -> None:
+        self.target, self.guard, self.on_halt = target, guard, on_halt
+        self.thread = f"autogen:{uuid.uuid4().hex[:16]}"
+        self.live: list[Live] = []
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Root:
+        target = memo.get(id(self.target))
+        return self if target is None else Root(target, self.guard, self.on_halt)
+
+
+class Live:
+    """
+    One run. `target` is the agent or team it was begun at; `work` what that has given so far; `unread` the agents and
+    teams at work, each with the messages it was handed.
+    """
+
+    def __init__(self, guard: Guard, session: Session, target: Any) -> None:
+        self.guard, self.session, self.target = guard, session, target
+        self.work: list[Any] = []
+        self.unread: dict[int, tuple[Any, Sequence[Any]]] = {}
+        self.over = False
+
+    @property
+    def halted(self) -> str | None:
+        """Why the run is to end, once that was decided."""
+        return self.session.halted
+
+    def halted_by(self, error: BaseException) -> bool:
+        """Whether an exception is our halt, or what AutoGen made of it: its words in an exception of another type."""
+        if self.halted is None or not isinstance(error, Exception):
+            return False
+        return isinstance(error, misstep.Halted) or self.halted in str(error)
+
+    def enacted(self) -> None:
+        """The halt takes effect here."""
+        self.guard.settle(self.session, self.session.halt, took_effect=True)
+
+    def end(self, status: Status, error: str | None = None) -> None:
+        """The run is over; a second word about it is ignored."""
+        if not self.over:
+            self.over = True
+            with shielded(self.guard, "the end of a run"):
+                self.guard.end(self.session.run.id, status, error=error)
+
+
+@contextmanager
+def shielded(guard: Guard, where: str) -> Iterator[None]:
+    """The boundary round a hook that no driver of the core runs: our failures are reported and go no further."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, misstep.Halted) or guard.strict:
+            raise
+        guard.failed(where, error)

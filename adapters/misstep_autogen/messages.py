@@ -1,0 +1,132 @@
+"""AutoGen's messages and tools in misstep's terms."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from autogen_core import FunctionCall
+from autogen_core.models import (
+    AssistantMessage,
+    CreateResult,
+    FunctionExecutionResultMessage,
+    LLMMessage,
+    SystemMessage,
+    UserMessage,
+)
+
+from misstep.conversation import Said, digest
+from misstep.events import ProposedCall, Tool, Usage
+from misstep_autogen.place import Place
+
+USER = "user"
+"""The source AutoGen gives what a user says; any other is an agent's name."""
+
+
+def key_of(message: LLMMessage, place: Place) -> str:
+    """What tells a message from others: what it says. The agent's own words are known again by `own_key`."""
+    if isinstance(message, AssistantMessage):
+        return own_key(message.content, place) if _own(message, place) else _key(message.source, message.content)
+    if isinstance(message, FunctionExecutionResultMessage):
+        return digest("results", *((result.call_id, result.content) for result in message.content))
+    return digest(message.type, getattr(message, "source", ""), words(message.content))
+
+
+def own_key(content: str | Sequence[FunctionCall], place: Place) -> str:
+    """The key of what the agent at a place says: AutoGen's messages have no id."""
+    return _key(place.instance, content)
+
+
+def _key(speaker: str, content: str | Sequence[FunctionCall]) -> str:
+    said = [content] if isinstance(content, str) else [(call.id, call.name, call.arguments) for call in content]
+    return digest("assistant", speaker, *said)
+
+
+def _own(message: AssistantMessage, place: Place) -> bool:
+    return bool(message.source == place.agent)
+
+
+def words(content: Any) -> str:
+    """The text of a message's content; an image stands as `[image]`."""
+    if isinstance(content, str):
+        return content
+    return "\n".join(part if isinstance(part, str) else "[image]" for part in content)
+
+
+def said(message: LLMMessage, place: Place) -> Sequence[Said]:
+    """A message of a conversation; the results of a batch of calls are several."""
+    match message:
+        case SystemMessage():
+            return (Said("system", message.content),)
+        case AssistantMessage():
+            sender = "" if _own(message, place) else message.source
+            return (
+                Said(
+                    "assistant",
+                    message.content if isinstance(message.content, str) else message.thought or "",
+                    sender=sender,
+                    calls=proposed(message.content, place.scope),
+                ),
+            )
+        case FunctionExecutionResultMessage():
+            return tuple(
+                Said(
+                    "tool",
+                    result.content,
+                    answers=call_key(place.scope, result.call_id),
+                    tool=result.name,
+                    failed=bool(result.is_error),
+                )
+                for result in message.content
+            )
+        case UserMessage():
+            sender = place.teller if message.source == USER else message.source
+            return (Said("user", words(message.content), sender=sender, trust="agent" if sender else None),)
+    return ()
+
+
+def proposed(content: str | Sequence[FunctionCall], scope: str) -> tuple[ProposedCall, ...]:
+    """The calls a reply proposes, those whose arguments could not be parsed included."""
+    if isinstance(content, str):
+        return ()
+    return tuple(_proposed(call, call_key(scope, call.id)) for call in content)
+
+
+def _proposed(call: FunctionCall, key: str) -> ProposedCall:
+    try:
+        arguments = json.loads(call.arguments)
+    except ValueError:
+        arguments = None
+    return ProposedCall(key, call.name, arguments if isinstance(arguments, dict) else None, call.arguments)
+
+
+def call_key(scope: str, call: str) -> str:
+    """A call's id, unique in the run: agents of one team may use the same ids."""
+    return f"{scope}:{call}" if scope else call
+
+
+def usage_of(result: CreateResult) -> Usage:
+    """Tokens as the client reported them, else an estimate of four characters a token."""
+    used = result.usage
+    if not used.prompt_tokens and not used.completion_tokens:
+        return Usage(0, len(str(result.content)) // 4, estimated=True)
+    return Usage(used.prompt_tokens, used.completion_tokens)
+
+
+def declared(tools: Sequence[Any]) -> tuple[Tool, ...]:
+    """The tools a model was given: AutoGen's schemas, or its tools."""
+    return tuple(_declared(tool if isinstance(tool, Mapping) else tool.schema) for tool in tools)
+
+
+def _declared(schema: Mapping[str, Any]) -> Tool:
+    return Tool(schema["name"], schema.get("description", ""), schema.get("parameters", {}))
+
+
+def task_of(task: Any) -> str | None:
+    """What the user asks for: a text, or the last message that is the user's own."""
+    if task is None or isinstance(task, str):
+        return task
+    messages = task if isinstance(task, Sequence) else [task]
+    texts = [each.to_model_text() for each in messages if getattr(each, "source", None) == USER]
+    return texts[-1] if texts else None

@@ -1,0 +1,174 @@
+"""The model seat: a proxy in the place of an agent's model client, and one call of it in the core's terms."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from autogen_core.models import CreateResult, LLMMessage, UserMessage
+
+from misstep.conversation import Listener, unheard
+from misstep.enact import Rescue, Steps, adrive, model_call
+from misstep.events import Event, ModelFailed, ModelRequested, ModelResponded, Tool
+from misstep.session import Session
+from misstep_autogen import private
+from misstep_autogen.halted import Halted
+from misstep_autogen.messages import declared, key_of, own_key, proposed, said, usage_of
+from misstep_autogen.place import MODEL, Place, at, streamed
+from misstep_autogen.stream import driven
+
+_batches = itertools.count()
+
+
+@dataclass(slots=True)
+class Declared:
+    """The tools an instance's model was last given, so that they are told once."""
+
+    tools: tuple[Tool, ...] = ()
+
+
+class AutoGenModelSeat:
+    """A model call: the handler takes messages and gives a `CreateResult`."""
+
+    def __init__(
+        self, place: Place, model: str, messages: Sequence[LLMMessage], tools: Sequence[Any], *, streaming: bool = False
+    ) -> None:
+        self.session: Session = place.live.session
+        self.streaming = streaming
+        self._place, self._model, self._messages, self._tools = place, model, messages, tools
+        self._batch = f"m{next(_batches)}"
+
+    def opening(self) -> list[Event]:
+        """What is new in the conversation; what was written up for this one call was said elsewhere."""
+        place, run = self._place, self.session.run
+        events: list[Event] = []
+        if not place.minutes:
+            listener = Listener(place.agent, place.instance)
+            events = unheard(
+                run, listener, self._messages, lambda message: key_of(message, place), lambda message: said(message, place)
+            )
+        told = run.memory(("tools", place.instance), Declared)
+        tools = declared(self._tools)
+        requested = ModelRequested(
+            run=run.id,
+            agent=place.agent,
+            instance=place.instance,
+            call=self._batch,
+            model=self._model,
+            tools=tools if tools != told.tools else None,
+            messages=len(self._messages),
+        )
+        told.tools = tools
+        return [*events, requested]
+
+    def request(self, feedback: Sequence[str]) -> list[LLMMessage]:
+        """The messages, with the feedback as the last words."""
+        return [*self._messages, *(UserMessage(content=text, source="misstep") for text in feedback)]
+
+    def reply(self, raw: CreateResult | None, attempt: int) -> ModelResponded:
+        """What came back; a stream that ended without an answer said nothing."""
+        place = self._place
+        if raw is None:
+            return self._responded(attempt)
+        return self._responded(
+            attempt,
+            content=raw.content if isinstance(raw.content, str) else raw.thought or "",
+            message=own_key(raw.content, place),
+            calls=proposed(raw.content, place.scope),
+            usage=usage_of(raw),
+            finish_reason=raw.finish_reason,
+            logprobs=tuple(token.logprob for token in raw.logprobs) if raw.logprobs else None,
+        )
+
+    def failure(self, error: BaseException, attempt: int) -> ModelFailed:
+        """What was raised instead of a reply."""
+        return ModelFailed(
+            run=self.session.run.id,
+            agent=self._place.agent,
+            instance=self._place.instance,
+            call=self._batch,
+            attempt=attempt,
+            error=str(error),
+            error_type=type(error).__name__,
+        )
+
+    def stop(self, reason: str) -> CreateResult:
+        """End the turn here, and with it the run."""
+        raise Halted(reason)
+
+    def _responded(self, attempt: int, **fields: Any) -> ModelResponded:
+        place = self._place
+        return ModelResponded(
+            run=self.session.run.id,
+            agent=place.agent,
+            instance=place.instance,
+            call=self._batch,
+            attempt=attempt,
+            **fields,
+        )
+
+
+class ModelProxy:
+    """
+    An agent's own model client, but for `create` and `create_stream`; the client itself may be shared and is not touched.
+
+    `find` says where a call happens: None outside a guarded run.
+    """
+
+    def __init__(self, client: Any, find: Callable[[], Place | None]) -> None:
+        self.__dict__.update(_misstep_client=client, _misstep_find=find)
+
+    async def create(self, messages: Sequence[LLMMessage], **kwargs: Any) -> CreateResult:
+        """One model call."""
+        client, place = self._misstep_client, self._misstep_find()
+        if place is None:
+            return await client.create(messages, **kwargs)
+
+        async def ask(request: Sequence[LLMMessage]) -> CreateResult:
+            with at(place.holding(MODEL)):
+                return await client.create(request, **kwargs)
+
+        steps = self._steps(place, messages, kwargs, lambda: False)
+        return await adrive(place.live.guard, steps, ask, Rescue(messages))
+
+    async def create_stream(self, messages: Sequence[LLMMessage], **kwargs: Any) -> AsyncIterator[str | CreateResult]:
+        """One model call whose tokens are passed on as they come, or, where a rule says `hold`, once it is accepted."""
+        client, place = self._misstep_client, self._misstep_find()
+        if place is None:
+            async for item in streamed(None, client.create_stream(messages, **kwargs)):
+                yield item
+            return
+
+        def begin(request: Sequence[LLMMessage]) -> AsyncIterator[Any]:
+            return streamed(place.holding(MODEL), client.create_stream(request, **kwargs))
+
+        guard = place.live.guard
+        hold = guard.policy.holds
+        steps = self._steps(place, messages, kwargs, lambda: not hold())
+        async for item in driven(guard, steps, begin, Rescue(messages), CreateResult, hold):
+            yield item
+
+    def _steps(self, place: Place, messages: Any, kwargs: dict[str, Any], streaming: Callable[[], bool]) -> Steps:
+        def take() -> AutoGenModelSeat:
+            model = private.model_name(self._misstep_client)
+            return AutoGenModelSeat(place, model, messages, kwargs.get("tools") or (), streaming=streaming())
+
+        return model_call(place.live.guard, take)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self._misstep_client, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._misstep_client, name, value)
+
+    @property  # type: ignore[misc]  # what asks for the client's class gets it
+    def __class__(self) -> Any:
+        return type(self._misstep_client)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ModelProxy:
+        return ModelProxy(copy.deepcopy(self._misstep_client, memo), copy.deepcopy(self._misstep_find, memo))

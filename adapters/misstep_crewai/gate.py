@@ -1,0 +1,107 @@
+"""
+The gate: every `llm.call` and `llm.acall` of a guarded run, wherever it is made.
+
+While a guarded run is going on, `BaseLLM.__getattribute__` hands out those two methods with the model seat round
+them, in the contexts of that run only; afterwards the class is as it was. Looking at the attribute rather than at a
+list of models covers models shared with other crews, made during the kickoff (a manager's, a planner's), patched on
+the instance, and of classes imported later; a class's own `super().call` is not looked up on the model, and passes.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from crewai.llms.base_llm import BaseLLM
+
+from misstep.enact import Rescue, adrive, drive, model_call
+from misstep_crewai.halted import Halted
+from misstep_crewai.in_hand import has_in_hand, in_hand
+from misstep_crewai.live import Live, lives
+from misstep_crewai.model import Asked, CrewModelSeat
+
+_changing = threading.Lock()
+_runs = 0
+_bare: Any = None
+
+
+@contextmanager
+def standing() -> Iterator[None]:
+    """While any guarded run is going on in this process."""
+    global _runs, _bare
+    with _changing:
+        _runs += 1
+        if _runs == 1:
+            _bare = BaseLLM.__dict__.get("__getattribute__")
+            BaseLLM.__getattribute__ = _gated(BaseLLM.__getattribute__)
+    try:
+        yield
+    finally:
+        with _changing:
+            _runs -= 1
+            if _runs == 0 and _bare is not None:
+                BaseLLM.__getattribute__ = _bare
+            elif _runs == 0:
+                del BaseLLM.__getattribute__
+
+
+def _gated(original: Callable[..., Any]) -> Any:
+    def getattribute(self: BaseLLM, name: str) -> Any:
+        found = original(self, name)
+        if name == "call" and (runs := lives()):
+            return _judged(self, found, runs)
+        if name == "acall" and (runs := lives()):
+            return _ajudged(self, found, runs)
+        return found
+
+    return getattribute
+
+
+def _judged(llm: BaseLLM, original: Callable[..., Any], runs: tuple[Live, ...]) -> Callable[..., Any]:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        live = _next(runs)
+        if live is None:
+            return original(*args, **kwargs)
+        guard, asked = live.guard, Asked(llm, args, kwargs)
+
+        def handler(messages: Any) -> Any:
+            own, named = asked.arguments(messages)
+            with asked.heard():
+                return call(*own, **named)
+
+        with in_hand(guard):
+            steps = model_call(guard, lambda: CrewModelSeat(live, asked))
+            return asked.release(drive(guard, steps, handler, Rescue(asked.messages)))
+
+    return call
+
+
+def _ajudged(llm: BaseLLM, original: Callable[..., Any], runs: tuple[Live, ...]) -> Callable[..., Any]:
+    async def acall(*args: Any, **kwargs: Any) -> Any:
+        live = _next(runs)
+        if live is None:
+            return await original(*args, **kwargs)
+        guard, asked = live.guard, Asked(llm, args, kwargs)
+
+        async def handler(messages: Any) -> Any:
+            own, named = asked.arguments(messages)
+            with asked.heard():
+                return await acall(*own, **named)
+
+        with in_hand(guard):
+            steps = model_call(guard, lambda: CrewModelSeat(live, asked))
+            return asked.release(await adrive(guard, steps, handler, Rescue(asked.messages)))
+
+    return acall
+
+
+def _next(runs: tuple[Live, ...]) -> Live | None:
+    """The innermost run whose seat has not this call in hand; one that was halted lets nothing that straggles ask."""
+    for live in reversed(runs):
+        if live.session.ended and live.session.halted is not None:
+            raise Halted(live.session.halted)
+        if not live.session.ended and not has_in_hand(live.guard):
+            return live
+    return None

@@ -1,0 +1,226 @@
+"""
+CrewAI's messages, replies and tools in misstep's terms.
+
+A CrewAI message is a dict without an id. In text mode (ReAct) CrewAI writes what a tool answered into the assistant's
+own message, and it writes earlier tasks' results, memories and instructions of its own into the user's: such a
+message is read as several, each with the trust it deserves.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from crewai.agents.parser import AgentAction
+from crewai.tools.tool_failure import ToolFailure
+from crewai.utilities.agent_utils import (
+    build_tool_calls_assistant_message,
+    extract_tool_call_info,
+    format_answer,
+    is_tool_call_list,
+)
+from crewai.utilities.i18n import I18N_DEFAULT
+from crewai.utilities.string_utils import sanitize_tool_name
+from pydantic import BaseModel
+
+from misstep.conversation import Said, digest
+from misstep.events import ProposedCall, Role, Tool, Trust
+from misstep_crewai.place import Place
+
+_ROLES: dict[str, Role] = {"system": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
+
+_OBSERVED = I18N_DEFAULT.slice("observation")
+_OBSERVATION = f"{_OBSERVED.strip()} "
+_PROMPTS = {I18N_DEFAULT.slice("post_tool_reasoning"), I18N_DEFAULT.errors("force_final_answer")}
+_FEEDBACK = I18N_DEFAULT.slice("feedback_instructions").partition("{")[0]
+_SUMMARY = I18N_DEFAULT.slice("summary").partition("{")[0]
+_QUOTED = (
+    I18N_DEFAULT.slice("task_with_context").partition("{task}")[2].partition("{")[0],
+    I18N_DEFAULT.slice("memory").partition("{")[0],
+    "Additional Information: ",
+)
+"""What comes before earlier tasks' results, memories and knowledge in a task's prompt."""
+_FAILED = (
+    "Error executing tool",
+    I18N_DEFAULT.errors("agent_tool_execution_error").partition("{")[0],
+    I18N_DEFAULT.errors("tool_usage_error").partition("{")[0],
+    I18N_DEFAULT.errors("tool_usage_exception").partition("{")[0],
+    I18N_DEFAULT.errors("wrong_tool_name").partition("{")[0],
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One message, or one speaker's part of it. `answers` is the id of the call a tool's part answers."""
+
+    role: Role
+    text: str
+    calls: tuple[Any, ...] = ()
+    answers: str | None = None
+    tool: str = ""
+    trust: Trust | None = None
+
+
+def pieces(messages: str | Sequence[Mapping[str, Any]], place: Place) -> list[Piece]:
+    """A conversation, or a lone prompt, as its speakers said it."""
+    if isinstance(messages, str):
+        return [Piece("user", messages, trust=place.vouched)]
+    found: list[Piece] = []
+    begun = False
+    for message in messages:
+        role, text = _ROLES.get(str(message.get("role")), "user"), words(message.get("content"))
+        begun = begun or role in ("assistant", "tool")
+        match role:
+            case "assistant":
+                found.extend(_of_assistant(text, tuple(message.get("tool_calls") or ())))
+            case "tool":
+                found.append(
+                    Piece("tool", text, answers=message.get("tool_call_id"), tool=str(message.get("name") or ""))
+                )
+            case "user" if text.startswith(_OBSERVATION) and found and found[-1].role == "assistant":
+                found.append(Piece("tool", text.removeprefix(_OBSERVATION), answers=_id_of(found[-1].text)))
+            case "user":
+                found.extend(_of_user(text, place, begun=begun))
+            case _:
+                found.append(Piece(role, text))
+    return found
+
+
+def _of_assistant(text: str, calls: tuple[Any, ...]) -> Iterator[Piece]:
+    """An assistant's message; with an action, what the tool answered is written below it."""
+    own, observed, answer = text.partition(_OBSERVED)
+    if not observed or "Action" not in own:
+        yield Piece("assistant", text, calls)
+        return
+    yield Piece("assistant", own, calls)
+    yield Piece("tool", answer.strip(), answers=_id_of(own))
+
+
+def _of_user(text: str, place: Place, *, begun: bool) -> Iterator[Piece]:
+    """A user's message; what it quotes is vouched for by agents, and once a task has begun only feedback is the user's."""
+    if text in _PROMPTS:
+        yield Piece("user", text, trust="system")
+        return
+    if text.startswith(_SUMMARY) or (begun and place.task and not text.startswith(_FEEDBACK)):
+        yield Piece("user", text, trust="agent")
+        return
+    cut = min((text.find(mark) for mark in _QUOTED if mark in text), default=len(text))
+    yield Piece("user", text[:cut], trust=place.vouched)
+    if cut < len(text):
+        yield Piece("user", text[cut:], trust="agent")
+
+
+def words(content: Any) -> str:
+    """The text of a message's content; a part that is no text stands as `[its type]`."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    if not isinstance(content, list):
+        return str(content)
+    return "\n".join(
+        part if isinstance(part, str) else str(part.get("text") or f"[{part.get('type', 'content')}]")
+        for part in content
+        if isinstance(part, str | dict)
+    )
+
+
+def key_of(piece: Piece) -> str:
+    """What tells a piece from others: what it says."""
+    calls = [extract_tool_call_info(call) for call in piece.calls]
+    return digest(piece.role, piece.text, calls or "", piece.answers or "")
+
+
+def said(piece: Piece, place: Place) -> Said:
+    """A piece of a conversation; call ids are the instance's own."""
+    if piece.role == "assistant":
+        calls = native_calls(piece.calls, place) if piece.calls else text_calls(piece.text, place)
+        return Said("assistant", piece.text, calls=calls)
+    if piece.role == "tool":
+        return Said(
+            "tool",
+            piece.text,
+            tool=piece.tool,
+            failed=_says_failure(piece.text),
+            answers=call_key(place, piece.answers) if piece.answers else None,
+        )
+    return Said(piece.role, piece.text, trust=piece.trust)
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """A model's reply; `loose` if its calls were read from text, `key` what it is called in the conversation."""
+
+    content: str
+    key: str
+    calls: tuple[ProposedCall, ...] = ()
+    loose: bool = False
+
+
+def spoken(raw: Any, place: Place, *, in_text: bool) -> Spoken:
+    """What `llm.call` returned: words, tool calls of any provider, or a model of structured output."""
+    if isinstance(raw, list) and is_tool_call_list(raw):
+        message, _ = build_tool_calls_assistant_message(raw)
+        own = Piece("assistant", "", tuple((message or {}).get("tool_calls") or ()))
+        return Spoken("", key_of(own), native_calls(own.calls, place))
+    text = raw.model_dump_json() if isinstance(raw, BaseModel) else "" if raw is None else str(raw)
+    (own, *_) = _of_assistant(text, ())
+    return Spoken(text, key_of(own), text_calls(own.text, place) if in_text else (), loose=True)
+
+
+def native_calls(calls: Sequence[Any], place: Place) -> tuple[ProposedCall, ...]:
+    """Proposed tool calls, those whose arguments could not be parsed included."""
+    infos = [info for info in map(extract_tool_call_info, calls) if info is not None]
+    return tuple(_proposed(call_key(place, id_), tool, arguments) for id_, tool, arguments in infos)
+
+
+def text_calls(text: str, place: Place) -> tuple[ProposedCall, ...]:
+    """The action a text asks for, as CrewAI's own parser reads it."""
+    answer = format_answer(text)
+    if not isinstance(answer, AgentAction):
+        return ()
+    return (_proposed(call_key(place, _id_of(text)), sanitize_tool_name(answer.tool), answer.tool_input),)
+
+
+def call_key(place: Place, id_: str) -> str:
+    """A call's id, unique in the run: co-workers may use the same ids."""
+    return f"{place.instance}:{id_}"
+
+
+def _id_of(text: str) -> str:
+    return f"text-{digest(text)}"
+
+
+def _proposed(call: str, tool: str, arguments: Any) -> ProposedCall:
+    if isinstance(arguments, Mapping):
+        return ProposedCall(call, tool, dict(arguments))
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            parsed = parse(str(arguments))
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        if isinstance(parsed, dict):
+            return ProposedCall(call, tool, parsed)
+    return ProposedCall(call, tool, None, str(arguments))
+
+
+def failure_of(tool: Any, raw: Any, text: str) -> bool:
+    """Whether a tool failed: it said so, CrewAI says so in its own words, or there is no such tool."""
+    return tool is None or isinstance(raw, ToolFailure) or _says_failure(text)
+
+
+def _says_failure(text: str) -> bool:
+    return text.lstrip().startswith(_FAILED)
+
+
+def declared(tools: Sequence[Any]) -> tuple[Tool, ...]:
+    """The tools a model was given: a provider's JSON, or CrewAI's own tools where they stand in the prompt."""
+    return tuple(_declared(tool) for tool in tools)
+
+
+def _declared(tool: Any) -> Tool:
+    if isinstance(tool, Mapping):
+        spec = tool.get("function", tool)
+        return Tool(str(spec.get("name", "")), str(spec.get("description", "")), spec.get("parameters") or {})
+    return Tool(sanitize_tool_name(tool.name), str(tool.description), tool.args_schema.model_json_schema())

@@ -1,0 +1,202 @@
+"""The model seat: one call of an LLM in the core's terms."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from crewai.events import LLMCallCompletedEvent, LLMStreamChunkEvent, crewai_event_bus
+from crewai.events.stream_context import add_stream_sink, reset_stream_sinks
+from crewai.llms.base_llm import BaseLLM, call_stream_override, llm_call_context
+from crewai.types.usage_metrics import UsageMetrics
+
+from misstep.conversation import Listener, unheard
+from misstep.events import Event, ModelFailed, ModelRequested, ModelResponded, Usage
+from misstep_crewai.halted import Halted
+from misstep_crewai.live import Live
+from misstep_crewai.messages import declared, key_of, pieces, said, spoken, words
+from misstep_crewai.place import place
+from misstep_crewai.private import streams
+
+_batches = itertools.count()
+
+_PARAMETERS = ("messages", "tools", "callbacks", "available_functions", "from_task", "from_agent", "response_model")
+
+
+class Ear:
+    """Hears the events CrewAI emits during one call: tokens streamed, tokens used. Never raises."""
+
+    def __init__(self) -> None:
+        self.streamed = False
+        self.completed: LLMCallCompletedEvent | None = None
+
+    def __call__(self, source: Any, event: Any) -> None:
+        if isinstance(event, LLMStreamChunkEvent):
+            self.streamed = True
+        elif isinstance(event, LLMCallCompletedEvent):
+            self.completed = event
+
+    def __enter__(self) -> None:
+        self.streamed, self.completed = False, None
+        self._token = add_stream_sink(self)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        reset_stream_sinks(self._token)
+
+
+class Asked:
+    """A call of `llm.call` or `llm.acall`, as CrewAI makes it."""
+
+    def __init__(self, llm: BaseLLM, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        self.llm = llm
+        self.ear = Ear()
+        self.held = False
+        """Whether its tokens are kept back from streams until the reply is accepted."""
+        self._args, self._kwargs = args, kwargs
+        given = {**dict(zip(_PARAMETERS, args, strict=False)), **kwargs}
+        self.messages = given.get("messages")
+        self.tools, self.task, self.agent = given.get("tools"), given.get("from_task"), given.get("from_agent")
+        self.structured = given.get("response_model") is not None
+
+    def arguments(self, messages: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The call's own arguments, with these messages."""
+        if self._args:
+            return (messages, *self._args[1:]), dict(self._kwargs)
+        return (), {**self._kwargs, "messages": messages}
+
+    @contextmanager
+    def heard(self) -> Iterator[None]:
+        """While the model is called."""
+        with ExitStack() as stack:
+            stack.enter_context(self.ear)
+            if self.held:
+                stack.enter_context(call_stream_override(self.llm, False))
+            yield
+
+    def release(self, raw: Any) -> Any:
+        """The accepted reply; what was held back of it is streamed in one piece."""
+        if self.held and raw and isinstance(raw, str) and not self.ear.streamed:
+            with llm_call_context() as call_id:
+                chunk = LLMStreamChunkEvent(
+                    chunk=raw, call_id=call_id, model=self.llm.model, from_task=self.task, from_agent=self.agent
+                )
+                crewai_event_bus.emit(self.llm, event=chunk)
+        return raw
+
+
+@dataclass(slots=True)
+class Declared:
+    """The tools an instance's model was last given, so that they are told once."""
+
+    ids: tuple[int, ...] = ()
+
+
+class CrewModelSeat:
+    """A model call; the handler takes the messages and gives whatever the model's `call` returns."""
+
+    def __init__(self, live: Live, asked: Asked) -> None:
+        self.session = live.session
+        self._live, self._asked = live, asked
+        self._messages: Any = asked.messages
+        own = place(asked.agent, asked.task) if asked.agent is not None else None
+        self._place = live.found(_opening(self._messages), own)
+        self._number = next(_batches)
+        asked.held = live.guard.policy.holds() and streams(asked.llm)
+
+    @property
+    def streaming(self) -> bool:
+        """Whether tokens of the reply were seen on CrewAI's event bus."""
+        return self._asked.ear.streamed
+
+    def opening(self) -> list[Event]:
+        """What is new in the conversation."""
+        where, run = self._place, self.session.run
+        listener = Listener(where.agent, where.instance)
+        events = unheard(run, listener, pieces(self._messages, where), key_of, lambda piece: said(piece, where))
+        tools = self._tools()
+        ids = tuple(map(id, tools))
+        told = run.memory(("tools", where.instance), Declared)
+        given = declared(tools) if told.ids != ids else None
+        told.ids = ids
+        requested = ModelRequested(
+            run=run.id,
+            agent=where.agent,
+            instance=where.instance,
+            call=self._batch,
+            model=self._asked.llm.model,
+            tools=given,
+            messages=1 if isinstance(self._messages, str) else len(self._messages),
+        )
+        return [*events, requested]
+
+    def request(self, feedback: Sequence[str]) -> Any:
+        """CrewAI's own list, untouched; or a new one with the feedback as the user's last words."""
+        if not feedback:
+            return self._messages
+        messages = self._messages
+        if isinstance(messages, str):
+            messages = [{"role": "user", "content": messages}]
+        return [*messages, *({"role": "user", "content": text} for text in feedback)]
+
+    def reply(self, raw: Any, attempt: int) -> ModelResponded:
+        """The reply with what it proposes, which a tool hook will ask for."""
+        in_text = self._asked.agent is not None and not self._asked.tools and not self._asked.structured
+        reply = spoken(raw, self._place, in_text=in_text)
+        self._live.proposals.propose(self._place.instance, self._number, reply.calls, loose=reply.loose)
+        completed = self._asked.ear.completed
+        return ModelResponded(
+            run=self.session.run.id,
+            agent=self._place.agent,
+            instance=self._place.instance,
+            call=self._batch,
+            attempt=attempt,
+            content=reply.content,
+            message=reply.key,
+            calls=reply.calls,
+            usage=_usage(completed, reply.content),
+            finish_reason=completed.finish_reason if completed is not None else None,
+        )
+
+    def failure(self, error: BaseException, attempt: int) -> ModelFailed:
+        """What was raised instead of a reply."""
+        return ModelFailed(
+            run=self.session.run.id,
+            agent=self._place.agent,
+            instance=self._place.instance,
+            call=self._batch,
+            attempt=attempt,
+            error=str(error),
+            error_type=type(error).__name__,
+        )
+
+    def stop(self, reason: str) -> Any:
+        """End the run."""
+        raise Halted(reason)
+
+    @property
+    def _batch(self) -> str:
+        return f"m{self._number}"
+
+    def _tools(self) -> Sequence[Any]:
+        """Those of the request, else those the agent's prompt lists."""
+        executor = getattr(self._asked.agent, "agent_executor", None)
+        return self._asked.tools or getattr(executor, "tools", None) or ()
+
+
+def _opening(messages: Any) -> tuple[str, ...]:
+    """How a conversation begins: its system prompt and its task."""
+    if isinstance(messages, str):
+        return (messages,)
+    return tuple(words(message.get("content")) for message in messages[:2])
+
+
+def _usage(completed: LLMCallCompletedEvent | None, content: str) -> Usage:
+    """Tokens as the model reported them, else an estimate of four characters a token."""
+    told = UsageMetrics.from_provider_dict(completed.usage) if completed is not None else None
+    if told is None:
+        return Usage(0, len(content) // 4, estimated=True)
+    return Usage(told.prompt_tokens, told.completion_tokens)

@@ -1,0 +1,241 @@
+"""The run seat: `guarded(crew, guard)`, the user's own crew, which knows when a run begins, halts and ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
+from types import TracebackType
+from typing import Any, Literal
+
+from crewai import Crew, CrewOutput
+
+from misstep.events import Status
+from misstep.guard import Guard
+from misstep_crewai import gate
+from misstep_crewai.halted import Halted
+from misstep_crewai.live import Live, live_of
+from misstep_crewai.private import event_scope, restore_event_scope
+from misstep_crewai.seats import GUARDED
+from misstep_crewai.tool import ToolHooks
+
+OnHalt = Literal["return", "raise"]
+
+
+def guarded(crew: Crew, guard: Guard, *, on_halt: OnHalt = "return") -> Crew:
+    """
+    The same crew, guarded; `unguard` takes it back, and `copy` of a guarded crew is guarded.
+
+    Model and tool calls are intercepted wherever CrewAI makes them within a kickoff: by every agent, by a manager or
+    planner made on the way, by co-workers and by crews run in tools. Agents, models and tools are not touched, and
+    other crews may share them. A halt ends the run softly and returns a `CrewOutput` of the tasks that were finished,
+    its `raw` the last one's or the reason; with `on_halt="raise"`, and always inside another crew under this guard,
+    `Halted` is raised. `crew.last_run` is the id of the run begun last; each item of `kickoff_for_each` is a run.
+    Raises `AttachError`, and TypeError for what is no crew.
+    """
+    if not isinstance(crew, Crew):
+        raise TypeError(
+            f"`misstep_crewai.guarded` takes a `Crew`, found `{type(crew).__name__}`: guard the crews a flow runs, "
+            "and put a lone agent into a crew"
+        )
+    attached = _attached(crew)
+    if attached is not None and attached.guard is guard:
+        attached.on_halt = on_halt
+        return crew
+    guard.attach(GUARDED)
+    bare = unguard(crew)
+    object.__setattr__(bare, "__class__", _guarded_class(type(bare)))
+    object.__setattr__(bare, "misstep", Attached(guard, on_halt))
+    object.__setattr__(bare, "last_run", None)
+    return bare
+
+
+def unguard(crew: Crew) -> Crew:
+    """The same crew, as it was before; one that is not guarded is left as it is."""
+    if _attached(crew) is not None:
+        object.__setattr__(crew, "__class__", type(crew).__base__)
+        for name in ("misstep", "last_run"):
+            object.__delattr__(crew, name)
+    return crew
+
+
+class Attached:
+    """What a guarded crew carries; `origin` is the crew whose `kickoff_for_each` made this copy."""
+
+    def __init__(self, guard: Guard, on_halt: OnHalt, origin: Crew | None = None) -> None:
+        self.guard, self.on_halt, self.origin = guard, on_halt, origin
+
+    def began(self, crew: Crew, run: str) -> None:
+        """Tell the caller which run it is."""
+        for each in (crew, self.origin):
+            if each is not None and _attached(each) is not None:
+                object.__setattr__(each, "last_run", run)
+
+
+def _attached(crew: Crew) -> Attached | None:
+    return crew.__dict__.get("misstep")
+
+
+_items_of: contextvars.ContextVar[Crew | None] = contextvars.ContextVar("misstep_crewai_items_of", default=None)
+
+
+@contextmanager
+def _items(crew: Crew) -> Iterator[None]:
+    """While copies of the crew are made to be run one by one."""
+    token = _items_of.set(crew)
+    try:
+        yield
+    finally:
+        _items_of.reset(token)
+
+
+@functools.cache
+def _guarded_class(cls: Any) -> Any:
+    """The user's class with the run seat round whatever runs tasks; all other ways to run a crew lead there."""
+
+    class Guarded(cls):  # type: ignore[misc]  # a single base without fields: only then may a live crew take the class
+        @functools.wraps(cls.kickoff)
+        def kickoff(self, *args: Any, **kwargs: Any) -> Any:
+            return _run(self, super().kickoff, args, kwargs)
+
+        @functools.wraps(cls.akickoff)
+        async def akickoff(self, *args: Any, **kwargs: Any) -> Any:
+            return await _arun(self, super().akickoff, args, kwargs)
+
+        @functools.wraps(cls.replay)
+        def replay(self, *args: Any, **kwargs: Any) -> Any:
+            return _run(self, super().replay, args, kwargs)
+
+        @functools.wraps(cls.kickoff_for_each)
+        def kickoff_for_each(self, *args: Any, **kwargs: Any) -> Any:
+            with _items(self):
+                return super().kickoff_for_each(*args, **kwargs)
+
+        @functools.wraps(cls.kickoff_for_each_async)
+        async def kickoff_for_each_async(self, *args: Any, **kwargs: Any) -> Any:
+            with _items(self):
+                return await super().kickoff_for_each_async(*args, **kwargs)
+
+        @functools.wraps(cls.akickoff_for_each)
+        async def akickoff_for_each(self, *args: Any, **kwargs: Any) -> Any:
+            with _items(self):
+                return await super().akickoff_for_each(*args, **kwargs)
+
+        @functools.wraps(cls.copy)
+        def copy(self) -> Any:
+            mine = self.misstep
+            clone = guarded(super().copy(), mine.guard, on_halt=mine.on_halt)
+            clone.misstep.origin = self if _items_of.get() is self else None
+            return clone
+
+    Guarded.__name__, Guarded.__qualname__, Guarded.__module__ = cls.__name__, cls.__qualname__, cls.__module__
+    return Guarded
+
+
+def _run(crew: Crew, kickoff: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    if crew.stream:  # CrewAI runs the crew later, by a kickoff that does not stream
+        return kickoff(*args, **kwargs)
+    with RunSeat(crew) as seat:
+        seat.result = kickoff(*args, **kwargs)
+    return seat.result
+
+
+async def _arun(
+    crew: Crew, kickoff: Callable[..., Awaitable[Any]], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    if crew.stream:
+        return await kickoff(*args, **kwargs)
+    with RunSeat(crew) as seat:
+        seat.result = await kickoff(*args, **kwargs)
+    return seat.result
+
+
+class RunSeat:
+    """One run of a guarded crew, as a context: opens it, ends it, and catches a halt where it may end softly."""
+
+    def __init__(self, crew: Any) -> None:
+        self.result: Any = None
+        self._crew = crew
+        self._attached: Attached = crew.misstep
+        self._guard = self._attached.guard
+        self._stack = ExitStack()
+        self._live: Live | None = None
+        self._nested = False
+
+    def __enter__(self) -> RunSeat:
+        try:
+            self._enter()
+        except Exception as error:
+            self._stack.close()
+            if self._guard.strict:
+                raise
+            self._guard.failed("the run seat", error)
+        return self
+
+    def _enter(self) -> None:
+        outer = live_of(self._guard)
+        self._nested = outer is not None
+        if outer is not None:
+            self._live = outer
+            self._stack.enter_context(outer.entered())
+            return
+        self._scope = event_scope()
+        self._before = [(task, task.output) for task in self._crew.tasks]
+        session = self._guard.open(seats=GUARDED, framework="crewai", version=version("crewai"))
+        self._attached.began(self._crew, session.run.id)
+        self._live = live = Live(self._guard, session)
+        self._stack.callback(ToolHooks(live).close)
+        if self._guard.mode != "off":
+            self._stack.enter_context(gate.standing())
+            self._stack.enter_context(live.entered())
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        live = self._live
+        if live is None:
+            return False
+        reason = live.session.halted if error is None or isinstance(error, Exception) else None
+        try:
+            self._stack.close()
+            if not self._nested:
+                self._guard.end(live.session.run.id, _status(error, reason), error=str(error) if error else None)
+                if self._guard.strict and live.crash is not None:
+                    raise live.crash
+                if reason is not None and error is not None:
+                    restore_event_scope(self._scope)
+                    if self._attached.on_halt == "return":
+                        self.result = self._finished(reason)
+                        return True
+        except Exception as ours:
+            if self._guard.strict:
+                raise
+            self._guard.failed("the run seat", ours)
+        if reason is None or (error is None and not self._nested and self._attached.on_halt == "return"):
+            return False
+        if isinstance(error, Halted):
+            return False
+        raise Halted(reason) from error
+
+    def _finished(self, reason: str) -> CrewOutput:
+        """What CrewAI itself would make of the tasks that this run finished."""
+        outputs = [task.output for task, earlier in self._before if task.output is not earlier]
+        outputs = [output for output in outputs if output is not None]
+        last = next((output for output in reversed(outputs) if output.raw), None)
+        usage = self._crew.calculate_usage_metrics()
+        if last is None:
+            return CrewOutput(raw=reason, tasks_output=outputs, token_usage=usage)
+        return CrewOutput(
+            raw=last.raw, pydantic=last.pydantic, json_dict=last.json_dict, tasks_output=outputs, token_usage=usage
+        )
+
+
+def _status(error: BaseException | None, reason: str | None) -> Status:
+    if reason is not None:
+        return "halted"
+    if error is None:
+        return "completed"
+    return "interrupted" if isinstance(error, GeneratorExit | asyncio.CancelledError | KeyboardInterrupt) else "failed"

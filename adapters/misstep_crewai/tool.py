@@ -1,0 +1,142 @@
+"""The tool seat: one tool call, between the hook before it and the hook after it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from crewai.hooks import InterceptionPoint, ToolCallHookContext
+
+from misstep.enact import Rescue, Steps, tool_call
+from misstep.enact import _Loop as Loop
+from misstep.events import ToolCancelled, ToolFailed, ToolRequested, ToolReturned
+from misstep_crewai.halted import Halted
+from misstep_crewai.live import Live
+from misstep_crewai.messages import call_key, failure_of, words
+from misstep_crewai.place import place
+
+_unproposed = itertools.count()
+
+
+class CrewToolSeat:
+    """A tool call; the handler is CrewAI itself, which runs between the two hooks and gives the second's context."""
+
+    def __init__(self, live: Live, context: ToolCallHookContext) -> None:
+        self.session = live.session
+        self._place = place(context.agent, context.task)
+        self._tool = context.tool_name
+        given = context.tool_input
+        self._arguments: dict[str, Any] = dict(given) if isinstance(given, Mapping) else {"input": given}
+        proposed = live.proposals.take(self._place.instance, self._tool, self._arguments)
+        self._call = proposed or call_key(self._place, f"unproposed-{next(_unproposed)}")
+
+    def requested(self) -> ToolRequested:
+        """The call."""
+        return ToolRequested(
+            run=self.session.run.id,
+            call=self._call,
+            agent=self._place.agent,
+            instance=self._place.instance,
+            tool=self._tool,
+            arguments=self._arguments,
+        )
+
+    def request(self) -> None:
+        """Nothing: CrewAI makes the call."""
+
+    def result(self, raw: ToolCallHookContext) -> ToolReturned | ToolFailed:
+        """What the tool answered, as the model will read it, or the error CrewAI made of what it raised."""
+        text = words(raw.tool_result)
+        run, agent, instance = self.session.run.id, self._place.agent, self._place.instance
+        if failure_of(raw.tool, raw.raw_tool_result, text):
+            return ToolFailed(run=run, call=self._call, agent=agent, instance=instance, tool=self._tool, error=text)
+        return ToolReturned(run=run, call=self._call, agent=agent, instance=instance, tool=self._tool, output=text)
+
+    def failure(self, error: BaseException) -> ToolCancelled:
+        """The run ended before the second hook; what a tool raises comes as a result."""
+        return ToolCancelled(
+            run=self.session.run.id,
+            call=self._call,
+            agent=self._place.agent,
+            instance=self._place.instance,
+            tool=self._tool,
+            reason=type(error).__name__,
+        )
+
+    def object(self, objection: str) -> str:
+        """The tool's answer, for the second hook to put there."""
+        return objection
+
+    def stop(self, reason: str) -> str:
+        """The same; the second hook then ends the run, since the first can only block this call."""
+        return reason
+
+
+@dataclass(slots=True)
+class Open:
+    """A call between its hooks; `given` is held so that no other dict takes its identity."""
+
+    given: Any
+    steps: Steps
+    loop: Loop
+    blocked: bool
+
+
+class ToolHooks:
+    """
+    The two hooks of one run. They step the core's loop by hand: it waits while CrewAI runs the tool.
+
+    CrewAI swallows what a hook raises and goes on, so nothing of ours is raised but the halt.
+    """
+
+    def __init__(self, live: Live) -> None:
+        self._live = live
+        self._open: dict[int, Open] = {}
+        live.hooks = {InterceptionPoint.PRE_TOOL_CALL: self.before, InterceptionPoint.POST_TOOL_CALL: self.after}
+
+    def before(self, context: ToolCallHookContext) -> bool | None:
+        """False blocks the call."""
+        live, session = self._live, self._live.session
+        if session.ended:
+            return None if session.halted is None else False
+        try:
+            steps = tool_call(live.guard, lambda: CrewToolSeat(live, context))
+            loop = Loop(live.guard, steps, Rescue(None, str))
+            blocked = loop.advance() is None
+        except Exception as error:
+            live.failed(error)
+            return False if live.guard.fails_closed else None
+        self._open[id(context.tool_input)] = Open(context.tool_input, steps, loop, blocked)
+        return False if blocked else None
+
+    def after(self, context: ToolCallHookContext) -> str | None:
+        """What the agent is to read in place of a blocked call's result; or the end of the run."""
+        answer = None
+        try:
+            answer = self._answer(context)
+        except Exception as error:
+            self._live.failed(error)
+        if self._live.session.halted is not None:
+            raise Halted(self._live.session.halted)
+        return answer
+
+    def close(self) -> None:
+        """The run is over: what has not come to its second hook never will."""
+        for call in list(self._open.values()):
+            call.steps.close()
+        self._open.clear()
+
+    def _answer(self, context: ToolCallHookContext) -> str | None:
+        call = self._open.pop(id(context.tool_input), None)
+        session = self._live.session
+        answer = None
+        if call is not None and call.blocked:
+            answer = str(call.loop.value)
+        elif call is not None:
+            call.loop.answer, call.loop.called = context, True
+            call.loop.advance()
+        if session.halted is not None and not session.ended:
+            self._live.guard.settle(session, session.halt, took_effect=True)
+        return answer

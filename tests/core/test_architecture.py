@@ -1,0 +1,202 @@
+"""The shape of the code: who imports whom, and what each package says it holds."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CORE = ROOT / "core" / "misstep"
+ADAPTERS = sorted(path for path in (ROOT / "adapters").iterdir() if (path / "__init__.py").exists())
+
+DEPENDENCIES = {"pydantic", "yaml", "typer", "rich", "re2"}
+"""What the base install brings."""
+
+FRAMEWORKS = {
+    "misstep_langgraph": {"langgraph", "langchain", "langchain_core"},
+    "misstep_autogen": {"autogen_agentchat", "autogen_core", "autogen_ext"},
+    "misstep_crewai": {"crewai"},
+}
+
+ORDER = ["taxonomy", "decisions", "events", "run", "detectors", "policy", "guard", "enact"]
+"""Imports flow from the right to the left."""
+
+NEVER = [
+    ("taxonomy", "anomalies"),
+    ("anomalies", "run"),
+    ("provenance", "run"),
+    ("calls", "run"),
+    ("localize", "guard"),
+    ("localize", "run"),
+    ("detectors", "policy"),
+    ("policy", "guard"),
+    ("policy", "session"),
+]
+"""The first of each pair does not import the second, not even by way of others."""
+
+
+def imports(file: Path) -> Iterator[str]:
+    """The dotted names a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: imports are written in full"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def module(file: Path) -> str:
+    """The dotted name of a file of the core, a package being its `__init__`."""
+    parts = file.relative_to(CORE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {module(file): file for file in CORE.rglob("*.py")}
+
+
+def graph() -> dict[str, set[str]]:
+    """Each module of the core with the modules of the core it imports."""
+    found: dict[str, set[str]] = {}
+    for name, file in FILES.items():
+        targets: set[str] = set()
+        for target in imports(file):
+            while target not in FILES and "." in target:
+                target = target.rpartition(".")[0]
+            if target in FILES and target != "misstep":
+                targets.add(target)
+        found[name] = targets - {name}
+    return found
+
+
+def reached(start: str, edges: dict[str, set[str]]) -> set[str]:
+    """Every module that is imported when one is."""
+    found: set[str] = set()
+    waiting = [start]
+    while waiting:
+        for target in edges.get(waiting.pop(), set()) - found:
+            found.add(target)
+            waiting.append(target)
+    return found
+
+
+def within(name: str, part: str) -> bool:
+    """Whether a module is a part of the core, or lies in it."""
+    return name == f"misstep.{part}" or name.startswith(f"misstep.{part}.")
+
+
+def test_core_needs_no_framework() -> None:
+    """The core imports the standard library, its five dependencies and itself, and nothing else."""
+    allowed = sys.stdlib_module_names | DEPENDENCIES | {"misstep"}
+    strangers = {
+        (name, target)
+        for name, file in FILES.items()
+        for target in imports(file)
+        if target.split(".")[0] not in allowed
+    }
+    assert not strangers
+
+
+def test_importing_misstep_loads_no_framework() -> None:
+    """`import misstep` brings no framework in, however many are installed."""
+    script = "import sys, misstep; print(*{name.split('.')[0] for name in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    frameworks = set().union(*FRAMEWORKS.values())
+    assert "misstep" in done.stdout.split()
+    assert not frameworks & set(done.stdout.split())
+
+
+@pytest.mark.parametrize(("early", "late"), [*zip(ORDER, ORDER[1:], strict=False), *NEVER])
+def test_imports_flow_one_way(early: str, late: str) -> None:
+    """What comes early in the flow of data imports nothing that comes later, not even by way of others."""
+    edges = graph()
+    starts = [name for name in FILES if within(name, early)]
+    assert starts
+    assert any(within(name, late) for name in FILES)
+    upstream = {(start, target) for start in starts for target in reached(start, edges) if within(target, late)}
+    assert not upstream
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    """The modules of the core can be read in some order: no imports go round in a circle."""
+    edges = {name: {target for target in targets if target != name} for name, targets in graph().items()}
+    packages = {name for name in FILES if FILES[name].name == "__init__.py"}
+    circles = {name for name in FILES if name not in packages and name in reached(name, edges)}
+    assert not circles
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS, ids=lambda path: path.name)
+def test_adapters_know_their_own_framework_only(adapter: Path) -> None:
+    """An adapter imports misstep, its own framework and the base install, never another adapter."""
+    allowed = sys.stdlib_module_names | DEPENDENCIES | {"misstep", adapter.name} | FRAMEWORKS[adapter.name]
+    strangers = {
+        (str(file), target)
+        for file in adapter.rglob("*.py")
+        for target in imports(file)
+        if target.split(".")[0] not in allowed
+    }
+    assert not strangers
+
+
+PACKAGES = sorted(
+    file
+    for place in (CORE, *ADAPTERS)
+    for file in place.rglob("__init__.py")
+    if "__all__" in file.read_text(encoding="utf-8")
+)
+
+
+def exported(tree: ast.Module) -> list[str]:
+    """What `__all__` says."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "__all__":
+            return list(ast.literal_eval(node.value))
+    raise AssertionError("no `__all__`")
+
+
+def bound(tree: ast.Module) -> dict[str, str]:
+    """The names a module binds at its top, each with the module it was imported from; its own are from nowhere."""
+    names: dict[str, str] = {}
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom):
+            names |= {alias.asname or alias.name: node.module or "" for alias in node.names}
+        elif isinstance(node, ast.ClassDef | ast.FunctionDef):
+            names[node.name] = ""
+        elif isinstance(node, ast.Assign):
+            names |= {target.id: "" for target in node.targets if isinstance(target, ast.Name)}
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            names[node.target.id] = ""
+    return names
+
+
+@pytest.mark.parametrize("file", PACKAGES, ids=lambda file: file.parent.name)
+def test_all_is_sorted_and_true(file: Path) -> None:
+    """A package's `__all__` is sorted (constants, classes, the rest), and names just what is public of what the package holds."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    names, package = exported(tree), ".".join(file.parent.relative_to(ROOT).parts[1:])
+    held = {
+        name
+        for name, source in bound(tree).items()
+        if not name.startswith("_") and (source == "" or source.startswith(f"{package}."))
+    }
+    assert names == sorted(set(names), key=lambda name: (not name.isupper(), not name[0].isupper(), name))
+    assert set(names) <= set(bound(tree))
+    assert held - set(names) <= {"VERSIONS"}
+
+
+def test_the_public_names_are_there() -> None:
+    """Every name of `misstep.__all__` can be imported, and nothing public is missing from it."""
+    import types
+
+    import misstep
+
+    public = {
+        name
+        for name, value in vars(misstep).items()
+        if not name.startswith("_") and not isinstance(value, types.ModuleType)
+    }
+    assert public == set(misstep.__all__)
