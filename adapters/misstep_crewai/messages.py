@@ -49,7 +49,9 @@ _FAILED = (
     I18N_DEFAULT.errors("tool_usage_error").partition("{")[0],
     I18N_DEFAULT.errors("tool_usage_exception").partition("{")[0],
     I18N_DEFAULT.errors("wrong_tool_name").partition("{")[0],
+    I18N_DEFAULT.errors("task_repeated_usage").strip(),
 )
+"""What CrewAI says in a tool's place: it raised, is unknown, or was called in text with the same input once more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,7 @@ def _of_assistant(text: str, calls: tuple[Any, ...]) -> Iterator[Piece]:
 
 
 def _of_user(text: str, place: Place, *, begun: bool) -> Iterator[Piece]:
-    """A user's message; what it quotes is vouched for by agents, and once a task has begun only feedback is the user's."""
+    """A user's message: what it quotes is vouched for by agents, and in a task begun only feedback is the user's."""
     if text in _PROMPTS:
         yield Piece("user", text, trust="system")
         return

@@ -35,6 +35,7 @@ class Ear:
         self.completed: LLMCallCompletedEvent | None = None
 
     def __call__(self, source: Any, event: Any) -> None:
+        """One event."""
         if isinstance(event, LLMStreamChunkEvent):
             self.streamed = True
         elif isinstance(event, LLMCallCompletedEvent):
@@ -44,7 +45,9 @@ class Ear:
         self.streamed, self.completed = False, None
         self._token = add_stream_sink(self)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         reset_stream_sinks(self._token)
 
 
@@ -100,17 +103,13 @@ class CrewModelSeat:
 
     def __init__(self, live: Live, asked: Asked) -> None:
         self.session = live.session
+        self.streaming = False
         self._live, self._asked = live, asked
         self._messages: Any = asked.messages
         own = place(asked.agent, asked.task) if asked.agent is not None else None
         self._place = live.found(_opening(self._messages), own)
         self._number = next(_batches)
         asked.held = live.guard.policy.holds() and streams(asked.llm)
-
-    @property
-    def streaming(self) -> bool:
-        """Whether tokens of the reply were seen on CrewAI's event bus."""
-        return self._asked.ear.streamed
 
     def opening(self) -> list[Event]:
         """What is new in the conversation."""
@@ -146,6 +145,7 @@ class CrewModelSeat:
         """The reply with what it proposes, which a tool hook will ask for."""
         in_text = self._asked.agent is not None and not self._asked.tools and not self._asked.structured
         reply = spoken(raw, self._place, in_text=in_text)
+        self.streaming = self._asked.ear.streamed
         self._live.proposals.propose(self._place.instance, self._number, reply.calls, loose=reply.loose)
         completed = self._asked.ear.completed
         return ModelResponded(

@@ -47,7 +47,8 @@ def guarded(crew: Crew, guard: Guard, *, on_halt: OnHalt = "return") -> Crew:
         return crew
     guard.attach(GUARDED)
     bare = unguard(crew)
-    object.__setattr__(bare, "__class__", _guarded_class(type(bare)))
+    cls: Any = type(bare)
+    object.__setattr__(bare, "__class__", _guarded_class(cls))
     object.__setattr__(bare, "misstep", Attached(guard, on_halt))
     object.__setattr__(bare, "last_run", None)
     return bare
@@ -96,7 +97,7 @@ def _items(crew: Crew) -> Iterator[None]:
 def _guarded_class(cls: Any) -> Any:
     """The user's class with the run seat round whatever runs tasks; all other ways to run a crew lead there."""
 
-    class Guarded(cls):  # type: ignore[misc]  # a single base without fields: only then may a live crew take the class
+    class Guarded(cls):  # a single base and no fields of its own: only then may a live crew take the class
         @functools.wraps(cls.kickoff)
         def kickoff(self, *args: Any, **kwargs: Any) -> Any:
             return _run(self, super().kickoff, args, kwargs)
@@ -195,30 +196,36 @@ class RunSeat:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        live = self._live
-        if live is None:
+        if self._live is None:
             return False
-        reason = live.session.halted if error is None or isinstance(error, Exception) else None
+        reason = self._live.session.halted if error is None or isinstance(error, Exception) else None
+        if self._end(self._live, error, reason):
+            return True
+        softly = error is None and not self._nested and self._attached.on_halt == "return"
+        if reason is None or softly or isinstance(error, Halted):
+            return False
+        raise Halted(reason) from error
+
+    def _end(self, live: Live, error: BaseException | None, reason: str | None) -> bool:
+        """The run is over; whether a halt was turned into a result."""
         try:
             self._stack.close()
-            if not self._nested:
-                self._guard.end(live.session.run.id, _status(error, reason), error=str(error) if error else None)
-                if self._guard.strict and live.crash is not None:
-                    raise live.crash
-                if reason is not None and error is not None:
-                    restore_event_scope(self._scope)
-                    if self._attached.on_halt == "return":
-                        self.result = self._finished(reason)
-                        return True
+            if self._nested:
+                return False
+            self._guard.end(live.session.run.id, _status(error, reason), error=str(error) if error else None)
+            if self._guard.strict and live.crash is not None:
+                raise live.crash
+            if reason is None or error is None:
+                return False
+            restore_event_scope(self._scope)
+            if self._attached.on_halt == "return":
+                self.result = self._finished(reason)
+                return True
         except Exception as ours:
             if self._guard.strict:
                 raise
             self._guard.failed("the run seat", ours)
-        if reason is None or (error is None and not self._nested and self._attached.on_halt == "return"):
-            return False
-        if isinstance(error, Halted):
-            return False
-        raise Halted(reason) from error
+        return False
 
     def _finished(self, reason: str) -> CrewOutput:
         """What CrewAI itself would make of the tasks that this run finished."""

@@ -173,7 +173,7 @@ def _model_seat(watcher: Watcher, model: BaseChatModel, messages: Any, manager: 
     """The call in the core's terms; held back from streams by a run manager without streaming handlers."""
     watcher.claim(manager.run_id)
     streaming = any(isinstance(handler, _STREAMING) for handler in manager.handlers)
-    if streaming and watcher.guard.policy.holds():
+    if streaming and watcher.guard.holds:
         manager = copy.copy(manager)
         manager.handlers = [handler for handler in manager.handlers if not isinstance(handler, _STREAMING)]
         streaming = False

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse, ToolCallRequest
+from langchain_core.runnables import RunnableConfig
 from langgraph.config import get_config
 from langgraph.runtime import get_runtime
 
@@ -64,50 +65,51 @@ class MisstepMiddleware(AgentMiddleware):
 
     def _model_steps(self, request: ModelRequest) -> Steps:
         def take() -> MiddlewareModelSeat:
-            return MiddlewareModelSeat(self._session(), place(_metadata()), request, hold=self.guard.policy.holds())
+            config = get_config()
+            where = place(config.get("metadata"))
+            return MiddlewareModelSeat(self._session(config), where, request, hold=self.guard.holds)
 
         reply = yield from model_call(self.guard, take)
-        self._end_with(reply)
+        last = reply.result[-1] if isinstance(reply, ModelResponse) and reply.result else reply
+        if not getattr(last, "tool_calls", None):
+            self._end()
         return reply
 
     def _tool_steps(self, request: ToolCallRequest) -> Steps:
         def take() -> LangChainToolSeat:
-            call, where = request.tool_call, place(_metadata())
-            return LangChainToolSeat(
-                self._session(), where, call["name"], call["args"], call["id"], _key(request), request
-            )
+            call, config = request.tool_call, get_config()
+            where = place(config.get("metadata"))
+            session = self._session(config)
+            return LangChainToolSeat(session, where, call["name"], call["args"], call["id"], _key(request), request)
 
         return tool_call(self.guard, take)
 
-    def _session(self) -> Session:
+    def _session(self, config: RunnableConfig) -> Session:
         """The run's session: of the run seat or a handler of this guard, else one of our own for each top-level run."""
-        config = get_config()
-        handlers = getattr(config.get("callbacks"), "handlers", None) or ()
-        watcher = next((each for each in handlers if isinstance(each, Watcher) and each.guard is self.guard), None)
-        if watcher is not None and watcher.enforcing:
-            return watcher.session_of(config["callbacks"].parent_run_id)
-        control = get_runtime().control
-        known = _runs_of(self.guard).get(id(control))
-        run = _metadata().get(RUN) or (known[1] if known is not None else None)
+        manager: Any = config.get("callbacks")
+        for handler in getattr(manager, "handlers", None) or ():
+            if isinstance(handler, Watcher) and handler.enforcing and handler.guard is self.guard:
+                return handler.session_of(manager.parent_run_id)
+        control, runs = get_runtime().control, _runs_of(self.guard)
+        known = runs.get(id(control))
+        run = known[1] if known is not None else (config.get("metadata") or {}).get(RUN)
         thread = config.get("configurable", {}).get("thread_id")
         session = self.guard.open(
             run, seats=MIDDLEWARE, framework="langchain", thread=str(thread) if thread is not None else None
         )
         if known is None:
-            _runs_of(self.guard)[id(control)] = (control, session.run.id)
-            if len(_runs_of(self.guard)) > _MOST_RUNS:
-                _runs_of(self.guard).popitem(last=False)
+            runs[id(control)] = (control, session.run.id)
+            if len(runs) > _MOST_RUNS:
+                runs.popitem(last=False)
         self.last_run = session.run.id
         return session
 
-    def _end_with(self, reply: Any) -> None:
+    def _end(self) -> None:
         """A top-level agent's reply without calls is its last: the run this middleware opened is over."""
-        known = _runs_of(self.guard).get(id(get_runtime().control))
-        last = reply.result[-1] if isinstance(reply, ModelResponse) and reply.result else reply
-        if known is None or place(_metadata()).scope or getattr(last, "tool_calls", None):
-            return
-        del _runs_of(self.guard)[id(known[0])]
-        self.guard.end(known[1])
+        if not place(get_config().get("metadata")).scope:
+            known = _runs_of(self.guard).pop(id(get_runtime().control), None)
+            if known is not None:
+                self.guard.end(known[1])
 
 
 _MOST_RUNS = 10_000
@@ -121,12 +123,8 @@ def _runs_of(guard: Guard) -> _Runs:
     return _runs.setdefault(guard, OrderedDict())
 
 
-def _metadata() -> dict[str, Any]:
-    return get_config().get("metadata") or {}
-
-
 def _key(request: ToolCallRequest) -> str:
-    return call_in_hand(place(_metadata()).scope, request.tool_call["id"], None)
+    return call_in_hand(place(get_config().get("metadata")).scope, request.tool_call["id"], None)
 
 
 def _rescue(request: ToolCallRequest) -> Rescue[Any]:

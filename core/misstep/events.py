@@ -17,7 +17,7 @@ still be rewritten. Kinds and fields are only ever added: stored records hold th
 | tool.returned | ToolReturned | tool, output |
 | tool.failed | ToolFailed | tool, error, error_type |
 | tool.cancelled | ToolCancelled | tool, reason, objection |
-| message.sent | MessageSent | role, sender, recipient, content, trust |
+| message.sent | MessageSent | role, content, sender, recipient, trust |
 | handoff.requested | HandoffRequested | target, content |
 | retrieval.requested / .returned | RetrievalRequested / RetrievalReturned | query / documents |
 | memory.read / .written | MemoryRead / MemoryWritten | key, content |

@@ -63,6 +63,8 @@ class Guard:
         self._publisher = Publisher(sink)
         self._sessions = Sessions(runs, age)
         self._unsupported: dict[str, None] = {}
+        self.holds = self.policy.holds()
+        """Whether answers are held back from streams until they are accepted."""
 
     @classmethod
     def from_file(cls, path: str | Path, *, mode: Mode | None = None, sink: Sink | None = None) -> Guard:

@@ -33,7 +33,7 @@ class Judge:
         session.append(event)
         if event.history:
             return PASSED
-        own = self._verdict(session, event, reach(type(event), session.seats))
+        own = self._verdict(session, event)
         if isinstance(event, ModelResponded) and event.calls:
             return self._judge_calls(session, event, own)
         if isinstance(event, ToolRequested) and event.call is not None:
@@ -42,12 +42,11 @@ class Judge:
 
     def _judge_calls(self, session: Session, reply: ModelResponded, own: Verdict) -> Verdict:
         """Judge every call a reply proposes; what concerns the whole reply is returned, the rest is remembered."""
-        kinds = reach(ToolRequested, session.seats, Seat.MODEL)
         requests = _proposed(reply)
         verdicts = [own]
         for request in requests:
             session.append(request)
-            verdict = self._verdict(session, request, kinds)
+            verdict = self._verdict(session, request, Seat.MODEL)
             session.remember(request.call or "", verdict)
             verdicts.append(verdict)
 
@@ -64,9 +63,11 @@ class Judge:
             session.append(_cancelled(request))
         return Verdict(strongest.decision, strongest.taken, types)
 
-    def _verdict(self, session: Session, event: Event, kinds: frozenset[Kind]) -> Verdict:
+    def _verdict(self, session: Session, event: Event, *also: Seat) -> Verdict:
         findings = self._dispatch.detect(event, session.run)
-        return PASSED if findings is None else self._decide(session, event, findings, kinds)
+        if findings is None:
+            return PASSED
+        return self._decide(session, event, findings, reach(type(event), session.seats, *also))
 
     def _decide(self, session: Session, event: Event, findings: Findings, kinds: frozenset[Kind]) -> Verdict:
         """Write down what was found, climb each ladder, and let the strongest answer win."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -110,7 +111,7 @@ def test_importing_misstep_loads_no_framework() -> None:
     assert not frameworks & set(done.stdout.split())
 
 
-@pytest.mark.parametrize(("early", "late"), [*zip(ORDER, ORDER[1:], strict=False), *NEVER])
+@pytest.mark.parametrize(("early", "late"), [*itertools.pairwise(ORDER), *NEVER])
 def test_imports_flow_one_way(early: str, late: str) -> None:
     """What comes early in the flow of data imports nothing that comes later, not even by way of others."""
     edges = graph()
@@ -175,7 +176,7 @@ def bound(tree: ast.Module) -> dict[str, str]:
 
 @pytest.mark.parametrize("file", PACKAGES, ids=lambda file: file.parent.name)
 def test_all_is_sorted_and_true(file: Path) -> None:
-    """A package's `__all__` is sorted (constants, classes, the rest), and names just what is public of what the package holds."""
+    """`__all__` is sorted (constants, classes, the rest), and names just what is public of what the package holds."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
     names, package = exported(tree), ".".join(file.parent.relative_to(ROOT).parts[1:])
     held = {
