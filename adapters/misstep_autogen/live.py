@@ -1,37 +1,46 @@
-"""A guarded run while it is going on, and whom it was begun for."""
+"""A guarded run while it is going on, and for whom it was begun."""
 
 from __future__ import annotations
 
+import copy
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import misstep
 from misstep.events import Status
 from misstep.guard import Guard
 from misstep.session import Session
 
+if TYPE_CHECKING:
+    from misstep_autogen.patch import Patch
+
 OnHalt = Literal["return", "raise"]
 
 
 class Root:
-    """What `guarded` was called with, and the runs of it that are going on."""
+    """What `guarded` was called with, what was patched for it, and the runs of it that are going on."""
 
     def __init__(self, target: Any, guard: Guard, on_halt: OnHalt) -> None:
         self.target, self.guard, self.on_halt = target, guard, on_halt
         self.thread = f"autogen:{uuid.uuid4().hex[:16]}"
+        self.patches: list[Patch] = []
         self.live: list[Live] = []
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Root:
         target = memo.get(id(self.target))
-        return self if target is None else Root(target, self.guard, self.on_halt)
+        if target is None:
+            return self
+        clone = memo[id(self)] = Root(target, self.guard, self.on_halt)
+        clone.patches = copy.deepcopy(self.patches, memo)
+        return clone
 
 
 class Live:
     """
-    One run. `target` is the agent or team it was begun at; `work` what that has given so far; `unread` the agents and
-    teams at work, each with the messages it was handed.
+    One run. `target` is the agent or team it was begun at, `work` what that has given so far; `unread` are the agents
+    and teams that are at work, each with the messages it was handed.
     """
 
     def __init__(self, guard: Guard, session: Session, target: Any) -> None:
@@ -53,7 +62,8 @@ class Live:
 
     def enacted(self) -> None:
         """The halt takes effect here."""
-        self.guard.settle(self.session, self.session.halt, took_effect=True)
+        with shielded(self.guard, "a receipt"):
+            self.guard.settle(self.session, self.session.halt, took_effect=True)
 
     def end(self, status: Status, error: str | None = None) -> None:
         """The run is over; a second word about it is ignored."""

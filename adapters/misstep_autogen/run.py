@@ -1,89 +1,44 @@
-"""The run seat: the methods by which a run gets into an agent or a team, where it begins, halts and ends."""
+"""The run seat: what becomes of a run's last item, and of what is raised instead, at the method it was begun by."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
-from importlib.metadata import version
 from typing import Any
 
-from autogen_agentchat.agents import SocietyOfMindAgent
-from autogen_agentchat.base import Response, TaskResult
+from autogen_agentchat.base import ChatAgent, Response, TaskResult
 from autogen_agentchat.messages import BaseChatMessage, ModelClientStreamingChunkEvent, StopMessage, TextMessage
 
-from misstep_autogen import private
+from misstep.events import Status
 from misstep_autogen.halted import Halted
-from misstep_autogen.live import Live, Root, shielded
-from misstep_autogen.messages import USER, task_of
-from misstep_autogen.model import ModelProxy
-from misstep_autogen.patch import Patch, in_handler
-from misstep_autogen.place import MODEL, Place, at, here, joined, streamed
-from misstep_autogen.seats import GUARDED
-from misstep_autogen.turn import Turn
-
-_VERSION = version("autogen-agentchat")
-
-_TURNS = frozenset({"on_messages", "on_messages_stream"})
-
-
-@dataclass(frozen=True, slots=True)
-class Visit:
-    """One way into an agent or a team: to which place, and the turn and the run that begin by it."""
-
-    place: Place | None
-    turn: Turn | None = None
-    seat: RunSeat | None = None
-    given: Sequence[Any] = ()
+from misstep_autogen.live import Live, Root
+from misstep_autogen.messages import USER
 
 
 class RunSeat:
-    """One run, at the method it began by: what becomes of its last item, and of what is raised instead."""
+    """
+    One run, begun at a method of `live.target` that gives a `TaskResult` or, with `responds`, a `Response`.
 
-    def __init__(self, live: Live, root: Root, target: Any, method: str, arguments: Mapping[str, Any]) -> None:
-        self.live = live
-        self._root, self._target, self._method, self._arguments = root, target, method, arguments
-        self._raises = root.on_halt == "raise" or in_handler()
+    A halt ends it softly, with what was done; it is raised where the caller wants that (`raises`).
+    """
 
-    def finished(self, last: Any) -> Any:
-        """The run came to its end by itself, though perhaps after a halt that no seat has met."""
-        live = self.live
-        if live.halted is not None and not live.over:
-            live.enacted()
-        self._end("completed")
-        if live.halted is None:
-            return last
-        if self._raises:
-            raise Halted(live.halted)
-        if isinstance(last, TaskResult):
-            return TaskResult(messages=last.messages, stop_reason=live.halted)
-        return self._halted([*(last.inner_messages or ()), last.chat_message])
-
-    def failed(self, error: BaseException, work: Sequence[Any] | None = None) -> Any:
-        """What to return in place of an exception; None where it is not our halt, and passes through."""
-        live = self.live
-        if live.halted_by(error):
-            self._end("halted")
-            if self._raises:
-                raise Halted(str(live.halted)) from None
-            return self._halted([*self._task(), *live.work] if work is None else work)
-        gone = isinstance(error, GeneratorExit | asyncio.CancelledError)
-        self._end("interrupted" if gone else "failed", error)
-        return None
+    def __init__(self, live: Live, root: Root, arguments: Mapping[str, Any], *, responds: bool, raises: bool) -> None:
+        self._live, self._root, self._arguments = live, root, arguments
+        self._responds, self._raises = responds, raises
 
     async def stream(self, items: AsyncIterator[Any]) -> AsyncIterator[Any]:
-        """The run's stream, ended by what was done so far where it is halted."""
+        """The stream of a run, to its end or to its halt."""
         work: list[Any] = []
         try:
             async with aclosing(items):  # type: ignore[type-var]
                 async for item in items:
                     if isinstance(item, TaskResult | Response):
                         yield self.finished(item)
-                        continue
-                    if not isinstance(item, ModelClientStreamingChunkEvent):
-                        work.append(item)
-                    yield item
+                    else:
+                        if not isinstance(item, ModelClientStreamingChunkEvent):
+                            work.append(item)
+                        yield item
             self._end("completed")
             return
         except BaseException as error:
@@ -92,23 +47,47 @@ class RunSeat:
                 raise
         yield instead
 
-    def _end(self, status: Any, error: BaseException | None = None) -> None:
-        self.live.end(status, str(error) if error is not None else None)
-        if self.live in self._root.live:
-            self._root.live.remove(self.live)
+    def finished(self, last: Any) -> Any:
+        """What the run came to; it may have been halted where no seat came after."""
+        live = self._live
+        if live.halted is None:
+            self._end("completed")
+            return last
+        live.enacted()
+        self._end("halted")
+        if isinstance(last, TaskResult):
+            return self._halted(last.messages)
+        return self._halted([*(last.inner_messages or ()), last.chat_message])
+
+    def failed(self, error: BaseException, work: Sequence[Any] | None = None) -> Any:
+        """What to give in place of an exception that is our halt; None for any other, which passes through."""
+        if self._live.halted_by(error):
+            self._end("halted")
+            return self._halted([*self._task(), *self._live.work] if work is None else work)
+        gone = isinstance(error, GeneratorExit | asyncio.CancelledError)
+        self._end("interrupted" if gone else "failed", str(error))
+        return None
+
+    def _end(self, status: Status, error: str | None = None) -> None:
+        self._live.end(status, error)
+        if self._live in self._root.live:
+            self._root.live.remove(self._live)
 
     def _halted(self, work: Sequence[Any]) -> Any:
-        reason = str(self.live.halted)
-        if self._method in _TURNS:
-            message = StopMessage(content=reason, source=self._target.name)
+        reason = str(self._live.halted)
+        if self._raises:
+            raise Halted(reason) from None
+        if self._responds:
+            message = StopMessage(content=reason, source=self._live.target.name)
             return Response(chat_message=message, inner_messages=list(work))
         return TaskResult(messages=list(work), stop_reason=reason)
 
-    def _task(self) -> list[Any]:
-        """The messages of an agent's task, which its result begins with; those of a team are in its stream."""
+    def _task(self) -> Sequence[Any]:
+        """The messages an agent's result begins with; a team's are among its work."""
         task = self._arguments.get("task")
-        if not isinstance(self.live.target, AGENT) or task is None or not self._arguments.get("output_task_messages", True):
-            return []
+        silent = not self._arguments.get("output_task_messages", True)
+        if task is None or silent or not isinstance(self._live.target, ChatAgent):
+            return ()
         if isinstance(task, str):
-            return [TextMessage(content=task, source=USER)]
-        return [task] if isinstance(task, BaseChatMessage) else list(task)
+            return (TextMessage(content=task, source=USER),)
+        return (task,) if isinstance(task, BaseChatMessage) else task

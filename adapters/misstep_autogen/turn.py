@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 from autogen_agentchat.base import Response
@@ -21,8 +20,8 @@ from misstep_autogen.live import Live, shielded
 
 class Turn:
     """
-    One turn. `objections` are what its refused hand-offs were answered with; `raising` is what one of its tools
-    raised: AutoGen's agents hang where a tool seat raises, so it is raised at the next item of the agent's stream.
+    One turn. `objections` are what its refused hand-offs were answered with; `raising` is what one of its tool seats
+    would have raised: AutoGen's agents hang where one does, so it is raised at the next item of the agent's stream.
     """
 
     def __init__(self, live: Live, owner: Any, agent: str, instance: str) -> None:
@@ -33,68 +32,68 @@ class Turn:
     def begin(self, messages: Sequence[Any]) -> None:
         """The agent is given the turn; in a run that is to end, it is not."""
         live = self._live
+        if live.halted is None:
+            with shielded(live.guard, "a turn"):
+                live.guard.judge(TurnStarted(run=live.session.run.id, agent=self._agent, instance=self._instance))
         if live.halted is not None:
             live.enacted()
-            raise Halted(live.halted)
-        with shielded(live.guard, "a turn"):
-            self._judge(TurnStarted(run=live.session.run.id, agent=self._agent, instance=self._instance))
-        if live.halted is not None:
             raise Halted(live.halted)
         live.unread[id(self._owner)] = (self._owner, list(messages))
 
-    def passed_on(self, item: Any) -> Any:
-        """What to pass on of an item of the agent's stream; its response ends the turn."""
+    def go_on(self) -> None:
+        """Raise what a tool seat could not."""
         raising, self.raising = self.raising, None
         if raising is not None:
             raise raising
-        if not isinstance(item, Response):
-            return item
-        self._live.unread.pop(id(self._owner), None)
-        with shielded(self._live.guard, "a turn"):
-            return self._ended(item)
-        return item
 
-    def _ended(self, response: Response) -> Response:
-        run, message = self._live.session.run.id, response.chat_message
-        if isinstance(message, HandoffMessage):
-            if message.content in self.objections:
-                response = _kept(response)
-            else:
-                self._judge(
-                    HandoffRequested(
-                        run=run,
-                        agent=self._agent,
-                        instance=self._instance,
-                        target=message.target,
-                        content=message.content,
-                    )
-                )
-        text = response.chat_message.to_model_text()
-        self._judge(TurnEnded(run=run, agent=self._agent, instance=self._instance, content=text))
+    def end(self, response: Response) -> Response:
+        """The agent gives the turn back: its response, but for a hand-off that was refused."""
+        self.go_on()
+        live = self._live
+        live.unread.pop(id(self._owner), None)
+        message = response.chat_message
+        with shielded(live.guard, "a turn"):
+            if isinstance(message, HandoffMessage):
+                if message.content in self.objections:
+                    response = _summary(response)
+                else:
+                    self._handoff(message)
+            text = response.chat_message.to_model_text()
+            self._told(TurnEnded(run=live.session.run.id, agent=self._agent, instance=self._instance, content=text))
         return response
 
-    def _judge(self, event: Event) -> None:
-        live = self._live
-        before = live.halted
-        live.guard.judge(event)
-        if before is None and live.halted is not None:
-            live.enacted()
+    def _handoff(self, message: HandoffMessage) -> None:
+        self._told(
+            HandoffRequested(
+                run=self._live.session.run.id,
+                agent=self._agent,
+                instance=self._instance,
+                target=message.target,
+                content=message.content,
+            )
+        )
+
+    def _told(self, event: Event) -> None:
+        """What is decided of a turn that is over is a halt, and the run ends after it."""
+        before = self._live.halted
+        self._live.guard.judge(event)
+        if before is None and self._live.halted is not None:
+            self._live.enacted()
 
 
-def _kept(response: Response) -> Response:
-    """The response of an agent whose hand-off was refused: a summary of its calls, and the turn is still its own."""
-    inner = response.inner_messages or ()
+def _summary(response: Response) -> Response:
+    """What an agent says whose hand-off was refused: what its calls came to. In a swarm the next turn is its own."""
     calls: list[Any] = []
     results: list[Any] = []
-    for event in inner:
+    for event in response.inner_messages or ():
         if isinstance(event, ToolCallRequestEvent):
             calls = list(event.content)
         elif isinstance(event, ToolCallExecutionEvent):
             results = list(event.content)
-    summary = ToolCallSummaryMessage(
+    message = ToolCallSummaryMessage(
         content="\n".join(result.content for result in results),
         source=response.chat_message.source,
         tool_calls=calls,
         results=results,
     )
-    return Response(chat_message=summary, inner_messages=response.inner_messages)
+    return Response(chat_message=message, inner_messages=response.inner_messages)

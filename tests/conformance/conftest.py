@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -26,12 +27,26 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     return result
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--write-matrix` puts the matrix into README.md."""
+    parser.addoption("--write-matrix", action="store_true", help="write the conformance matrix into README.md")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Print the matrix as Markdown."""
     if _results:
         terminalreporter.write_line("")
         for line in matrix():
             terminalreporter.write_line(line)
+        if config.getoption("--write-matrix", default=False):
+            _write(config.rootpath / "README.md")
+
+
+def _write(readme: Path) -> None:
+    before, rest = readme.read_text().split("<!-- matrix -->")
+    after = rest.split("<!-- /matrix -->")[1]
+    lines = "\n".join(matrix())
+    readme.write_text(f"{before}<!-- matrix -->\n{lines}\n<!-- /matrix -->{after}")
 
 
 def matrix() -> list[str]:
