@@ -10,7 +10,6 @@ from typing import Any
 
 from autogen_agentchat.agents import SocietyOfMindAgent
 from autogen_agentchat.base import Response, TaskResult
-from autogen_agentchat.messages import ModelClientStreamingChunkEvent
 from autogen_core import MessageHandlerContext
 
 from misstep_autogen import private
@@ -31,24 +30,24 @@ _TURNS = frozenset({"on_messages", "on_messages_stream"})
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """One call of an entrance: the place it leads to, and the turn and the run that begin with it."""
+    """One call of an entrance: the place it leads to, what is handed in, the turn and the run that begin with it."""
 
     place: Place | None
-    turn: Turn | None = None
     given: Sequence[Any] = ()
+    turn: Turn | None = None
     seat: RunSeat | None = None
 
 
 class Entrance(Patch):
-    """What the entrances of agents and teams share."""
+    """What the entrances of agents and teams share. Each is idle where nobody holds its object any more."""
 
     async def run(self, *args: Any, **kwargs: Any) -> Any:
         """Run to the end."""
-        return await self._called("run", args, kwargs)
+        return await self._call("run", args, kwargs)
 
     def run_stream(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
         """Run, and give what is said as it is said."""
-        return self._streamed("run_stream", args, kwargs)
+        return self._stream("run_stream", args, kwargs)
 
     def apply(self) -> None:
         """Put the patch in place, and a proxy in that of the model client."""
@@ -58,17 +57,17 @@ class Entrance(Patch):
             self.put(private.MODEL_CLIENT, ModelProxy(client, self.speaker))
 
     def speaker(self) -> Place | None:
-        """Where the model is called from; None where nobody is to judge the call. Raises `Halted` after a halt."""
+        """Where the model is called; None where nobody is to judge the call. Raises `Halted` once the run is halted."""
         place = (here() or self._adopted()) if self.holders else None
         if place is None or place.in_hand == MODEL:
             return None
-        if place.live.over:
-            if place.live.halted is not None:
-                raise Halted(place.live.halted)
-            return None
-        return place
+        if not place.live.over:
+            return place
+        if place.live.halted is not None:
+            raise Halted(place.live.halted)
+        return None
 
-    async def _called(self, method: str, args: Any, kwargs: Any) -> Any:
+    async def _call(self, method: str, args: Any, kwargs: Mapping[str, Any]) -> Any:
         original, visit = self.original(method), self._visit(method, args, kwargs)
         try:
             if visit.turn is not None:
@@ -84,22 +83,23 @@ class Entrance(Patch):
                 raise
             return instead
 
-    async def _streamed(self, method: str, args: Any, kwargs: Any) -> AsyncIterator[Any]:
+    async def _stream(self, method: str, args: Any, kwargs: Mapping[str, Any]) -> AsyncIterator[Any]:
         original, visit = self.original(method), self._visit(method, args, kwargs)
         items = streamed(visit.place, original(*args, **kwargs))
         if visit.place is not None:
-            items = self._watched(visit, visit.place, items)
+            items = self._passing(visit, visit.place, items)
         if visit.seat is not None:
             items = visit.seat.stream(items)
         async with aclosing(items):  # type: ignore[type-var]
             async for item in items:
                 yield item
 
-    def _watched(self, visit: Visit, place: Place, items: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    def _passing(self, visit: Visit, place: Place, items: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        """What the stream of an entrance passes on."""
         raise NotImplementedError
 
     def _visit(self, method: str, args: Any, kwargs: Mapping[str, Any]) -> Visit:
-        """Where this call leads; at the worst, to where it is made."""
+        """Where a call leads; if we fail, to where it came from."""
         if not self.holders:
             return Visit(here())
         root = self.root or next(reversed(self.holders))
@@ -108,18 +108,143 @@ class Entrance(Patch):
         return Visit(here())
 
     def _entered(self, root: Root, method: str, args: Any, kwargs: Mapping[str, Any]) -> Visit:
-        given = (args[0] if args else kwargs.get("messages", ())) if method in _TURNS else kwargs.get("task")
+        turns = method in _TURNS
+        given = (args[0] if args else kwargs.get("messages")) if turns else kwargs.get("task")
         place, seat = here(), None
         if place is None or place.live.over or (self.root is not None and self.root.guard is not place.live.guard):
             place = self._adopted(but=self.root)
         if place is None:
             live = self._begun(root, given)
-            place = self._place(live, "" if self.root is None else self.holders[root], whole=True)
+            place = self._place(live, "", "")
             raises = root.on_halt == "raise" or _in_handler()
-            seat = RunSeat(live, root, kwargs, responds=method in _TURNS, raises=raises)
+            seat = RunSeat(live, root, kwargs, responds=turns, raises=raises)
         elif place.owner is not self.target:
-            place = place.within(self.target.name, self.target, minutes=self._minutes)
-        if method not in _TURNS or place.turn is not None:
-            return Visit(place, given=_messages(given), seat=seat)
+            place = place.within(self.target.name, self.target, minutes=_minutes(self.target))
+        messages = given if isinstance(given, Sequence) and not isinstance(given, str) else ()
+        if not turns or place.turn is not None:
+            return Visit(place, messages, seat=seat)
         turn = Turn(place.live, self.target, place.agent, place.instance)
-        return Visit(replace(place, turn=turn), turn, given, seat)
+        return Visit(replace(place, turn=turn), messages, turn, seat)
+
+    def _begun(self, root: Root, given: Any) -> Live:
+        """A run of its own; one that was begun at a participant, on its own, belongs to no conversation."""
+        session = root.guard.open(
+            seats=GUARDED,
+            framework="autogen",
+            version=_VERSION,
+            task=task_of(given),
+            thread=root.thread if self.root is not None else None,
+        )
+        live = Live(root.guard, session, self.target)
+        if self.root is not None:
+            self.root.live.append(live)
+            object.__setattr__(self.target, "last_run", session.run.id)
+        return live
+
+    def _adopted(self, but: Root | None = None) -> Place | None:
+        """
+        The place of a call on a runtime that was started outside the run, by a path known from the outset.
+
+        None where no run can have made the call, or more than one.
+        """
+        holders = self.holders.items() if _in_handler() else ()
+        found = [(live, path) for root, path in holders if root is not but for live in root.live]
+        return self._place(found[0][0], *[found[0][1]] * 2) if len(found) == 1 else None
+
+    def _place(self, live: Live, path: str, scope: str) -> Place:
+        raise NotImplementedError
+
+
+class AgentPatch(Entrance):
+    """An agent: its runs, its turns, and the model it calls."""
+
+    methods = ("on_messages", "on_messages_stream", "run", "run_stream")
+
+    async def on_messages(self, *args: Any, **kwargs: Any) -> Any:
+        """One turn."""
+        return await self._call("on_messages", args, kwargs)
+
+    def on_messages_stream(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        """One turn, streamed."""
+        return self._stream("on_messages_stream", args, kwargs)
+
+    async def _passing(self, visit: Visit, place: Place, items: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        turn, live = place.turn, place.live
+        if visit.turn is not None:
+            visit.turn.begin(visit.given)
+        async with aclosing(items):  # type: ignore[type-var]
+            async for item in items:
+                if turn is not None:
+                    turn.go_on()
+                if visit.turn is not None and isinstance(item, Response):
+                    item = visit.turn.end(item)
+                if turn is not None and live.target is self.target:
+                    live.keep(item)
+                yield item
+
+    def _place(self, live: Live, path: str, scope: str) -> Place:
+        name = str(self.target.name)
+        return Place(live, name, path or name, scope, self.target, minutes=_minutes(self.target))
+
+
+class TeamPatch(Entrance):
+    """A team: its runs, and the model that chooses its speakers or orchestrates them."""
+
+    methods = ("run", "run_stream")
+
+    def apply(self) -> None:
+        """Put the patch in place; a team that has run has a manager with the model client in a slot of its own."""
+        super().apply()
+        self._hand_on(self._originals.get(private.MODEL_CLIENT), self._ours.get(private.MODEL_CLIENT))
+
+    def restore(self) -> None:
+        """Take the patch away."""
+        super().restore()
+        self._hand_on(self._ours.get(private.MODEL_CLIENT), self._originals.get(private.MODEL_CLIENT))
+
+    def speaker(self) -> Place | None:
+        """Where the manager calls its model; its prompts are minutes of what others said."""
+        place = super().speaker()
+        return place and place.within(private.manager_name(self.target), self.target, minutes=True)
+
+    def _hand_on(self, old: Any, new: Any) -> None:
+        manager = private.manager(self.target)
+        if old is not None and getattr(manager, private.MODEL_CLIENT, None) is old:
+            setattr(manager, private.MODEL_CLIENT, new)
+
+    async def _passing(self, visit: Visit, place: Place, items: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        live = place.live
+        try:
+            if live.halted is not None:
+                raise Halted(live.halted)
+            live.unread[id(self.target)] = (self.target, list(visit.given))
+            async with aclosing(items):  # type: ignore[type-var]
+                async for item in items:
+                    if isinstance(item, TaskResult):
+                        live.unread.pop(id(self.target), None)
+                    elif live.target is self.target:
+                        live.keep(item)
+                    yield item
+        except Exception as error:
+            if not live.halted_by(error):
+                raise
+            with shielded(live.guard, "the end of a team"):
+                await private.tidy(self.target, live.unread.values())
+            raise Halted(str(live.halted)) from None
+
+    def _place(self, live: Live, path: str, scope: str) -> Place:
+        return Place(live, instance=path, scope=scope, owner=self.target)
+
+
+def _minutes(target: Any) -> bool:
+    """Whether a model is shown what its agent writes up for the one call."""
+    return isinstance(target, SocietyOfMindAgent)
+
+
+def _in_handler() -> bool:
+    """Whether this runs in an AutoGen runtime, as the turn of a team's participant does."""
+    try:
+        MessageHandlerContext.agent_id()
+    except RuntimeError:
+        return False
+    return True

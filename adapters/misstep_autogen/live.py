@@ -8,6 +8,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
+from autogen_agentchat.base import Response
+from autogen_agentchat.messages import ModelClientStreamingChunkEvent
+
 import misstep
 from misstep.events import Status
 from misstep.guard import Guard
@@ -59,6 +62,13 @@ class Live:
         if self.halted is None or not isinstance(error, Exception):
             return False
         return isinstance(error, misstep.Halted) or self.halted in str(error)
+
+    def keep(self, item: Any) -> None:
+        """Keep what was said, for a caller who is given it all at once; pieces of it are not kept."""
+        if isinstance(item, Response):
+            self.work.append(item.chat_message)
+        elif not isinstance(item, ModelClientStreamingChunkEvent):
+            self.work.append(item)
 
     def enacted(self) -> None:
         """The halt takes effect here."""

@@ -131,7 +131,7 @@ class ModelProxy:
             with at(place.holding(MODEL)):
                 return await client.create(request, **kwargs)
 
-        steps = self._steps(place, messages, kwargs, lambda: False)
+        steps = self._steps(place, messages, kwargs, streaming=False)
         return await adrive(place.live.guard, steps, ask, Rescue(messages))
 
     async def create_stream(self, messages: Sequence[LLMMessage], **kwargs: Any) -> AsyncIterator[str | CreateResult]:
@@ -146,15 +146,15 @@ class ModelProxy:
             return streamed(place.holding(MODEL), client.create_stream(request, **kwargs))
 
         guard = place.live.guard
-        hold = guard.policy.holds
-        steps = self._steps(place, messages, kwargs, lambda: not hold())
-        async for item in driven(guard, steps, begin, Rescue(messages), CreateResult, hold):
+        hold = guard.mode == "enforce" and guard.policy.holds()
+        steps = self._steps(place, messages, kwargs, streaming=not hold)
+        async for item in driven(guard, steps, begin, Rescue(messages), CreateResult, hold=hold):
             yield item
 
-    def _steps(self, place: Place, messages: Any, kwargs: dict[str, Any], streaming: Callable[[], bool]) -> Steps:
+    def _steps(self, place: Place, messages: Any, kwargs: dict[str, Any], *, streaming: bool) -> Steps:
         def take() -> AutoGenModelSeat:
             model = private.model_name(self._misstep_client)
-            return AutoGenModelSeat(place, model, messages, kwargs.get("tools") or (), streaming=streaming())
+            return AutoGenModelSeat(place, model, messages, kwargs.get("tools") or (), streaming=streaming)
 
         return model_call(place.live.guard, take)
 

@@ -26,13 +26,14 @@ async def driven(
     begin: Callable[[Any], AsyncIterator[Any]],
     rescue: Rescue[Any],
     last: type,
-    hold: Callable[[], bool] = lambda: False,
+    *,
+    hold: bool = False,
 ) -> AsyncIterator[Any]:
     """
     What `begin` streams for each request, and at the end the answer the core passes on.
 
-    An item of type `last` is a stream's answer. Where `hold` says so, all other items are kept until an answer is
-    accepted, and those of a rejected one are dropped.
+    An item of type `last` is a stream's answer. With `hold`, all other items are kept until an answer is accepted,
+    and those of a rejected one are dropped.
     """
 
     async def handler(request: Any) -> Any:
@@ -54,7 +55,7 @@ async def driven(
                 async for item in stream:
                     if isinstance(item, last):
                         answer = item
-                    elif hold():
+                    elif hold:
                         kept.append(item)
                     else:
                         yield item

@@ -80,7 +80,7 @@ class ToolPatch(Patch):
 
     def place(self, key: str | None) -> Place | None:
         """Where the call happens; None outside a guarded run, and where a seat has this very call in hand."""
-        place = here()
+        place = here() if self.holders else None
         if place is None or (place.live.over and place.live.halted is None):
             return None
         return None if key is not None and place.in_hand == call_key(place.scope, key) else place

@@ -52,6 +52,8 @@ _FAILED = (
     I18N_DEFAULT.errors("task_repeated_usage").strip(),
 )
 """What CrewAI says in a tool's place: it raised, is unknown, or was called in text with the same input once more."""
+_REMINDER = I18N_DEFAULT.slice("tools").partition("{")[0]
+"""What CrewAI adds below every third answer of a tool in text mode: the format of a call. No tool said it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +207,11 @@ def _proposed(call: str, tool: str, arguments: Any) -> ProposedCall:
         if isinstance(parsed, dict):
             return ProposedCall(call, tool, parsed)
     return ProposedCall(call, tool, None, str(arguments))
+
+
+def answer_of(result: Any) -> str:
+    """What a tool answered."""
+    return words(result).partition(_REMINDER)[0].rstrip("\n")
 
 
 def failure_of(tool: Any, raw: Any, text: str) -> bool:

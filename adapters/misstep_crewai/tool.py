@@ -9,12 +9,11 @@ from typing import Any
 
 from crewai.hooks import InterceptionPoint, ToolCallHookContext
 
-from misstep.enact import Rescue, Steps, tool_call
-from misstep.enact import _Loop as Loop
+from misstep.enact import Loop, Rescue, Steps, tool_call
 from misstep.events import ToolCancelled, ToolFailed, ToolRequested, ToolReturned
 from misstep_crewai.halted import Halted
 from misstep_crewai.live import Live
-from misstep_crewai.messages import call_key, failure_of, words
+from misstep_crewai.messages import answer_of, call_key, failure_of
 from misstep_crewai.place import place
 
 _unproposed = itertools.count()
@@ -47,8 +46,8 @@ class CrewToolSeat:
         """Nothing: CrewAI makes the call."""
 
     def result(self, raw: ToolCallHookContext) -> ToolReturned | ToolFailed:
-        """What the tool answered, as the model will read it, or the error CrewAI made of what it raised."""
-        text = words(raw.tool_result)
+        """What the tool answered, or the error CrewAI made of what it raised."""
+        text = answer_of(raw.tool_result)
         run, agent, instance = self.session.run.id, self._place.agent, self._place.instance
         if failure_of(raw.tool, raw.raw_tool_result, text):
             return ToolFailed(run=run, call=self._call, agent=agent, instance=instance, tool=self._tool, error=text)

@@ -267,11 +267,16 @@ def _findings(anomalies: Sequence[AnomalyReport]) -> list[Block]:
     for found in anomalies[:_MOST]:
         title = f"{_where(found.step, found.agent)}: {found.type} ({found.severity})"
         blocks += [Block(title, 4, _STYLES[found.severity]), Block(found.message, 6)]
-        for piece in found.evidence[:2]:
-            quote = shortened(" ".join(piece.quote.split()), _QUOTE)
-            if quote:
-                blocks.append(Block(f'step {piece.step}: "{quote}"', 6, "dim"))
+        blocks += [Block(line, 6, "dim") for line in _evidence(found)]
     return blocks + _more(len(anomalies))
+
+
+def _evidence(found: AnomalyReport) -> list[str]:
+    """The first two quotes, then the steps of evidence that has no words."""
+    quotes = [(piece.step, shortened(" ".join(piece.quote.split()), _QUOTE)) for piece in found.evidence]
+    silent = sorted({step for step, quote in quotes if not quote and step is not None and step != found.step})
+    lines = [f'step {step}: "{quote}"' for step, quote in quotes if quote][:2]
+    return [*lines, f"see also step {', '.join(map(str, silent))}"] if silent else lines
 
 
 def _cause(found: Analyzed) -> list[Block]:
@@ -279,7 +284,8 @@ def _cause(found: Analyzed) -> list[Block]:
     if cause is None:
         return []
     sure = f"{cause.confidence:.0%} sure{', too little to act on' if cause.abstained else ''}"
-    blocks = [Block(), Block(f"The likely misstep ({sure}; cause: {_CAUSES[cause.cause]})", 2, "bold")]
+    title = "The likely misstep" if cause.confidence > _EVEN else "Where to begin looking for the misstep"
+    blocks = [Block(), Block(f"{title} ({sure}; cause: {_CAUSES[cause.cause]})", 2, "bold")]
     for place, candidate in enumerate(cause.candidates[:3], 1):
         blocks.append(Block(f"{place}. {_where(candidate.step, candidate.agent)}: {candidate.why}", 4))
     return blocks

@@ -182,8 +182,8 @@ def tool_call(guard: Guard, take: Callable[[], ToolSeat[Any, Any]]) -> Steps:
 
 
 def drive(guard: Guard, steps: Steps, handler: Callable[[Any], Raw], rescue: Rescue[Raw]) -> Raw:
-    """Run the loop in sync code; see `_Loop` for what becomes of exceptions."""
-    loop = _Loop(guard, steps, rescue)
+    """Run the loop in sync code; see `Loop` for what becomes of exceptions."""
+    loop = Loop(guard, steps, rescue)
     while (effect := loop.advance()) is not None:
         try:
             loop.answer = handler(effect.request)
@@ -195,7 +195,7 @@ def drive(guard: Guard, steps: Steps, handler: Callable[[Any], Raw], rescue: Res
 
 async def adrive(guard: Guard, steps: Steps, handler: Callable[[Any], Awaitable[Raw]], rescue: Rescue[Raw]) -> Raw:
     """`drive` for async code."""
-    loop = _Loop(guard, steps, rescue)
+    loop = Loop(guard, steps, rescue)
     while (effect := loop.advance()) is not None:
         try:
             loop.answer = await handler(effect.request)
@@ -213,7 +213,7 @@ class Rescue(Generic[Raw]):
     refuse: Callable[[str], Raw] | None = None
 
 
-class _Loop:
+class Loop:
     """
     A driver but for the one line that calls the handler, and the one boundary round every hook.
 

@@ -402,7 +402,7 @@ def text_of(event: Event) -> str:
         case ToolFailed() | ModelFailed():
             return event.error
         case ToolRequested():
-            return event.raw or ", ".join(f"{name}={value!r}" for name, value in event.arguments.items())
+            return event.raw or ", ".join(f"{name}={_shown(value)}" for name, value in event.arguments.items())
         case RetrievalReturned():
             return "\n".join(event.documents)
         case MemoryRead() | MemoryWritten() | HandoffRequested():
@@ -411,3 +411,10 @@ def text_of(event: Event) -> str:
             return event.task or ""
         case _:
             return ""
+
+
+def _shown(value: object) -> str:
+    try:
+        return repr(value)
+    except Exception:  # too deep, or a `__repr__` of the host's that raises
+        return f"<{type(value).__name__}>"

@@ -63,8 +63,9 @@ class Provenance:
     Token → (first seq, first source, best source), of the last `generations` times `limit` distinct tokens.
 
     Tokens go into the youngest generation; when that is full a new one begins, and the oldest beyond the limit is
-    dropped whole. From then on a token that is not indexed counts as `forgotten`, not `nowhere`. A question looks
-    through all generations, so what was said again lives on, and is known by its first mention still kept.
+    dropped whole. From then on a token that nobody vouches for counts as `forgotten`, not as the model's own or from
+    `nowhere`. A question looks through all generations, so what was said again lives on, and is known by its first
+    mention still kept.
     """
 
     __slots__ = ("_generations", "_longest", "_young", "complete", "limit")
@@ -132,9 +133,10 @@ class Provenance:
                 made_up = seq if made_up is None else min(made_up, seq)
             first = seq if first is None else max(first, seq)
             best = source if best is None else min(best, source)
+        if not (missing or invented):
+            return Trace("grounded", first, best)
+        if not self.complete:  # whoever vouched for it may be what was forgotten
+            return Trace("forgotten", None, None, tuple(missing + invented))
         if missing:
-            origin: Origin = "nowhere" if self.complete else "forgotten"
-            return Trace(origin, None, None, tuple(missing + invented))
-        if invented:
-            return Trace("model", made_up, Source.MODEL, tuple(invented))
-        return Trace("grounded", first, best)
+            return Trace("nowhere", None, None, tuple(missing + invented))
+        return Trace("model", made_up, Source.MODEL, tuple(invented))

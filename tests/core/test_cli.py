@@ -140,7 +140,7 @@ def test_text_tells_a_newcomer_what_went_wrong(tmp_path: Path) -> None:
         "What was found (steps count from 0)",
         "step 5, assistant: repeated_call (medium)",
         "step 3: \"order='A1'\"",
-        "The likely misstep (",
+        "Where to begin looking for the misstep (50% sure; cause: what a model said or did)",
         "A live guard would have",
         "asked again, saying what was wrong with it (reprompt)",
     ):
@@ -163,6 +163,12 @@ def test_headlines(tmp_path: Path, document: object, said: str) -> None:
     """The first sentence says what went wrong and where, or honestly that nothing was found."""
     text = " ".join(run("analyze", written(tmp_path, document)).stdout.split())
     assert said.lower() in text.lower()
+
+
+def test_evidence_without_words_is_named_by_its_steps(tmp_path: Path) -> None:
+    """A call without arguments has nothing to quote; its step is told all the same."""
+    document = json.loads(json.dumps(looping()).replace('{\\"order\\": \\"A1\\"}', "{}"))
+    assert "see also step 1, 3" in run("analyze", written(tmp_path, document)).stdout
 
 
 def test_the_last_line_counts(tmp_path: Path) -> None:

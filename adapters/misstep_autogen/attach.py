@@ -1,0 +1,90 @@
+"""`guarded(team, guard)`: the user's own object, patched with everything it holds, and put back by `unguard`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+from autogen_agentchat.agents import UserProxyAgent
+from autogen_agentchat.base import ChatAgent, Team
+
+from misstep.guard import Guard
+from misstep_autogen import private
+from misstep_autogen.entrance import AgentPatch, TeamPatch
+from misstep_autogen.live import OnHalt, Root
+from misstep_autogen.patch import Patch, patch_of
+from misstep_autogen.place import joined
+from misstep_autogen.seats import GUARDED
+from misstep_autogen.tool import HandoffPatch, WorkbenchPatch
+
+T = TypeVar("T")
+
+log = logging.getLogger("misstep")
+
+
+def guarded(team_or_agent: T, guard: Guard, *, on_halt: OnHalt = "return") -> T:
+    """
+    The same team or agent, guarded with every agent, team, tool and model it holds; `unguard` undoes it exactly.
+
+    Runs are begun by `run`, `run_stream` and, of an agent, `on_messages` and `on_messages_stream`; agents and teams
+    called within one belong to it. A halt ends the run softly: the result has what was done, and the reason as its
+    `stop_reason`. With `on_halt="raise"`, and always inside a team that is not guarded, `Halted` is raised.
+    `team.last_run` is the id of the run begun last. A second guard takes the place of the first.
+
+    A custom agent without a model client of its own is seen by its turns only; what it calls past AutoGen's tools and
+    model clients nobody judges, and the log says so. On a runtime that was started outside the run, an agent that
+    works in two teams there at once has each turn taken for a run of its own. Raises `AttachError`, `TypeError`.
+    """
+    if not isinstance(team_or_agent, ChatAgent | Team):
+        raise TypeError(f"`guarded` takes an AutoGen team or agent, found {type(team_or_agent).__name__}")
+    known = patch_of(team_or_agent)
+    if known is not None and known.root is not None and known.root.guard is guard:
+        return team_or_agent
+    guard.attach(GUARDED)
+    unguard(team_or_agent)
+    root = Root(team_or_agent, guard, on_halt)
+    path = "" if isinstance(team_or_agent, Team) else team_or_agent.name
+    try:
+        for patch, at in _patches(team_or_agent, path, set()):
+            patch.hold(root, at)
+            root.patches.append(patch)
+        object.__setattr__(team_or_agent, "last_run", None)
+    except TypeError:
+        _release(root)
+        raise
+    patch_of(team_or_agent).root = root
+    return team_or_agent
+
+
+def unguard(team_or_agent: T) -> T:
+    """The same team or agent without its guard; one that was not guarded is left as it is."""
+    known = patch_of(team_or_agent)
+    if known is not None and known.root is not None:
+        root, known.root = known.root, None
+        _release(root)
+        vars(team_or_agent).pop("last_run", None)
+    return team_or_agent
+
+
+def _release(root: Root) -> None:
+    for patch in root.patches:
+        patch.release(root)
+
+
+def _patches(target: Any, path: str, seen: set[int]) -> Iterator[tuple[Patch, str]]:
+    """A patch for an agent or team and for each part of it, with the path by which a run gets there."""
+    if id(target) in seen:
+        return
+    seen.add(id(target))
+    yield (TeamPatch if isinstance(target, Team) else AgentPatch).on(target), path
+    inner = [*private.inner(target)]
+    for workbench in private.workbenches(target):
+        yield WorkbenchPatch.on(workbench), path
+        inner.extend(private.called(workbench))
+    for tool in private.handoff_tools(target):
+        yield HandoffPatch.on(tool), path
+    if not inner and not hasattr(target, private.MODEL_CLIENT) and not isinstance(target, UserProxyAgent):
+        log.warning("`%s` has no model client misstep knows: only its turns are seen", target.name)
+    for part in inner:
+        yield from _patches(part, joined(path, part.name), seen)
