@@ -1,0 +1,1 @@
+"""Tests: the core, each adapter, and the scenarios all adapters share."""

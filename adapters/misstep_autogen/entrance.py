@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
 from autogen_agentchat.agents import SocietyOfMindAgent
-from autogen_agentchat.base import Response, TaskResult
+from autogen_agentchat.base import Response, TaskResult, Team
 from autogen_core import MessageHandlerContext
 
 from misstep_autogen import private
 from misstep_autogen.halted import Halted
 from misstep_autogen.live import Live, Root, shielded
+from misstep_autogen.manager import ManagerPatch
 from misstep_autogen.messages import task_of
 from misstep_autogen.model import ModelProxy
 from misstep_autogen.patch import Patch
@@ -30,10 +31,15 @@ _TURNS = frozenset({"on_messages", "on_messages_stream"})
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """One call of an entrance: the place it leads to, what is handed in, the turn and the run that begin with it."""
+    """
+    One call of an entrance: the place it leads to, what is handed in, the turn and the run that begin with it.
+
+    `seated` where a team gives the turn: its manager then knows how to end the run.
+    """
 
     place: Place | None
     given: Sequence[Any] = ()
+    seated: bool = False
     turn: Turn | None = None
     seat: RunSeat | None = None
 
@@ -113,6 +119,9 @@ class Entrance(Patch):
         place, seat = here(), None
         if place is None or place.live.over or (self.root is not None and self.root.guard is not place.live.guard):
             place = self._adopted(but=self.root)
+            seated = place is not None
+        else:
+            seated = isinstance(place.owner, Team)
         if place is None:
             live = self._begun(root, given)
             place = self._place(live, "", "")
@@ -122,9 +131,9 @@ class Entrance(Patch):
             place = place.within(self.target.name, self.target, minutes=_minutes(self.target))
         messages = given if isinstance(given, Sequence) and not isinstance(given, str) else ()
         if not turns or place.turn is not None:
-            return Visit(place, messages, seat=seat)
+            return Visit(place, messages, seated, seat=seat)
         turn = Turn(place.live, self.target, place.agent, place.instance)
-        return Visit(replace(place, turn=turn), messages, turn, seat)
+        return Visit(replace(place, turn=turn), messages, seated, turn, seat)
 
     def _begun(self, root: Root, given: Any) -> Live:
         """A run of its own; one that was begun at a participant, on its own, belongs to no conversation."""
@@ -170,17 +179,24 @@ class AgentPatch(Entrance):
 
     async def _passing(self, visit: Visit, place: Place, items: AsyncIterator[Any]) -> AsyncIterator[Any]:
         turn, live = place.turn, place.live
-        if visit.turn is not None:
-            visit.turn.begin(visit.given)
-        async with aclosing(items):  # type: ignore[type-var]
-            async for item in items:
-                if turn is not None:
-                    turn.go_on()
-                if visit.turn is not None and isinstance(item, Response):
-                    item = visit.turn.end(item)
-                if turn is not None and live.target is self.target:
-                    live.keep(item)
-                yield item
+        try:
+            if visit.turn is not None:
+                visit.turn.begin(visit.given)
+            async with aclosing(items):  # type: ignore[type-var]
+                async for item in items:
+                    if turn is not None:
+                        turn.go_on()
+                    if visit.turn is not None and isinstance(item, Response):
+                        item = visit.turn.end(item)
+                    if turn is not None and live.target is self.target:
+                        live.keep(item)
+                    yield item
+            return
+        except Exception as error:
+            sign = live.sign(self.target) if visit.seated and visit.turn and live.halted_by(error) else None
+            if sign is None:
+                raise
+        yield Response(chat_message=sign)
 
     def _place(self, live: Live, path: str, scope: str) -> Place:
         name = str(self.target.name)
@@ -188,24 +204,50 @@ class AgentPatch(Entrance):
 
 
 class TeamPatch(Entrance):
-    """A team: its runs, and the model that chooses its speakers or orchestrates them."""
+    """A team: its runs, its manager, and the model by which that chooses speakers or orchestrates them."""
 
     methods = ("run", "run_stream")
 
+    def __init__(self, target: Any) -> None:
+        super().__init__(target)
+        self._manager: ManagerPatch | None = None
+
     def apply(self) -> None:
-        """Put the patch in place; a team that has run has a manager with the model client in a slot of its own."""
+        """Put the patch in place; a team that has not run yet has no manager."""
         super().apply()
-        self._hand_on(self._originals.get(private.MODEL_CLIENT), self._ours.get(private.MODEL_CLIENT))
+        if hasattr(self.target, private.MANAGER_FACTORY):
+            self.put(private.MANAGER_FACTORY, self._factory)
+        manager = private.manager(self.target)
+        if manager is not None:
+            self._managed(manager)
+            self._hand_on(self._originals.get(private.MODEL_CLIENT), self._ours.get(private.MODEL_CLIENT))
 
     def restore(self) -> None:
         """Take the patch away."""
         super().restore()
+        if self._manager is not None:
+            self._manager.restore()
         self._hand_on(self._ours.get(private.MODEL_CLIENT), self._originals.get(private.MODEL_CLIENT))
 
     def speaker(self) -> Place | None:
         """Where the manager calls its model; its prompts are minutes of what others said."""
         place = super().speaker()
         return place and place.within(private.manager_name(self.target), self.target, minutes=True)
+
+    def live(self) -> Live | None:
+        """The run the team works in."""
+        place = (here() or self._adopted()) if self.holders else None
+        return None if place is None or place.live.over else place.live
+
+    def _factory(self, *args: Any, **kwargs: Any) -> Callable[[], Any]:
+        make = self.original(private.MANAGER_FACTORY)(*args, **kwargs)
+        return lambda: self._managed(make())
+
+    def _managed(self, manager: Any) -> Any:
+        if self.holders:
+            self._manager = ManagerPatch(manager, self.live)
+            self._manager.apply()
+        return manager
 
     def _hand_on(self, old: Any, new: Any) -> None:
         manager = private.manager(self.target)
@@ -214,26 +256,39 @@ class TeamPatch(Entrance):
 
     async def _passing(self, visit: Visit, place: Place, items: AsyncIterator[Any]) -> AsyncIterator[Any]:
         live = place.live
+        if live.halted is not None:
+            live.unheard[id(self.target)] = list(visit.given)
+            yield TaskResult(messages=[], stop_reason=live.halted)
+            return
         try:
-            if live.halted is not None:
-                raise Halted(live.halted)
-            live.unread[id(self.target)] = (self.target, list(visit.given))
             async with aclosing(items):  # type: ignore[type-var]
                 async for item in items:
+                    if getattr(item, "id", None) in live.signs.values():
+                        continue
                     if isinstance(item, TaskResult):
-                        live.unread.pop(id(self.target), None)
+                        item = _unsigned(item, live)
                     elif live.target is self.target:
                         live.keep(item)
                     yield item
         except Exception as error:
             if not live.halted_by(error):
                 raise
-            with shielded(live.guard, "the end of a team"):
-                await private.tidy(self.target, live.unread.values())
             raise Halted(str(live.halted)) from None
+        finally:
+            if live.halted is not None:
+                with shielded(live.guard, "the end of a team"):
+                    private.settle(self.target, live.signs.values(), live.unheard)
 
     def _place(self, live: Live, path: str, scope: str) -> Place:
         return Place(live, instance=path, scope=scope, owner=self.target)
+
+
+def _unsigned(result: TaskResult, live: Live) -> TaskResult:
+    if not live.signs:
+        return result
+    signs = set(live.signs.values())
+    messages = [message for message in result.messages if message.id not in signs]
+    return TaskResult(messages=messages, stop_reason=result.stop_reason)
 
 
 def _minutes(target: Any) -> bool:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 from autogen_agentchat.base import Response
-from autogen_agentchat.messages import ModelClientStreamingChunkEvent
+from autogen_agentchat.messages import ModelClientStreamingChunkEvent, StopMessage
 
 import misstep
 from misstep.events import Status
@@ -42,15 +42,19 @@ class Root:
 
 class Live:
     """
-    One run. `target` is the agent or team it was begun at, `work` what that has given so far; `unread` are the agents
-    and teams that are at work, each with the messages it was handed.
+    One run. `target` is the agent or team it was begun at, `work` what that has given so far.
+
+    After a halt, `signs` are the messages by which turns in a team were ended, by the id of their agents, and
+    `unheard` what was handed to agents and teams that were not given their turn any more.
     """
 
     def __init__(self, guard: Guard, session: Session, target: Any) -> None:
         self.guard, self.session, self.target = guard, session, target
         self.work: list[Any] = []
-        self.unread: dict[int, tuple[Any, Sequence[Any]]] = {}
+        self.signs: dict[int, str] = {}
+        self.unheard: dict[int, Sequence[Any]] = {}
         self.over = False
+        self._enacted = False
 
     @property
     def halted(self) -> str | None:
@@ -63,6 +67,18 @@ class Live:
             return False
         return isinstance(error, misstep.Halted) or self.halted in str(error)
 
+    def sign(self, agent: Any) -> StopMessage | None:
+        """
+        What an agent says to end its halted turn; no other agent ever hears it.
+
+        None the second time: whoever chooses the speakers does not know it for the end.
+        """
+        if id(agent) in self.signs:
+            return None
+        message = StopMessage(content=str(self.halted), source=agent.name)
+        self.signs[id(agent)] = message.id
+        return message
+
     def keep(self, item: Any) -> None:
         """Keep what was said, for a caller who is given it all at once; pieces of it are not kept."""
         if isinstance(item, Response):
@@ -71,9 +87,11 @@ class Live:
             self.work.append(item)
 
     def enacted(self) -> None:
-        """The halt takes effect here."""
-        with shielded(self.guard, "a receipt"):
-            self.guard.settle(self.session, self.session.halt, took_effect=True)
+        """The halt takes effect where no model or tool seat has met it."""
+        if not self._enacted:
+            self._enacted = True
+            with shielded(self.guard, "a receipt"):
+                self.guard.settle(self.session, self.session.halt, took_effect=True)
 
     def end(self, status: Status, error: str | None = None) -> None:
         """The run is over; a second word about it is ignored."""

@@ -24,21 +24,21 @@ USER = "user"
 """The source AutoGen gives what a user says; any other is an agent's name."""
 
 
-def key_of(message: LLMMessage, place: Place) -> str:
+def key_of(place: Place, message: LLMMessage) -> str:
     """What tells a message from others: what it says. The agent's own words are known again by `own_key`."""
     if isinstance(message, AssistantMessage):
-        return own_key(message.content, place) if _own(message, place) else _key(message.source, message.content)
+        return own_key(place, message.content) if _own(message, place) else _key(message.source, message.content)
     if isinstance(message, FunctionExecutionResultMessage):
         return digest("results", *((result.call_id, result.content) for result in message.content))
     return digest(message.type, getattr(message, "source", ""), words(message.content))
 
 
-def own_key(content: str | Sequence[FunctionCall], place: Place) -> str:
+def own_key(place: Place, content: Any) -> str:
     """The key of what the agent at a place says: AutoGen's messages have no id."""
     return _key(place.instance, content)
 
 
-def _key(speaker: str, content: str | Sequence[FunctionCall]) -> str:
+def _key(speaker: str, content: Any) -> str:
     said = [content] if isinstance(content, str) else [(call.id, call.name, call.arguments) for call in content]
     return digest("assistant", speaker, *said)
 
@@ -54,7 +54,7 @@ def words(content: Any) -> str:
     return "\n".join(part if isinstance(part, str) else "[image]" for part in content)
 
 
-def said(message: LLMMessage, place: Place) -> Sequence[Said]:
+def said(place: Place, message: LLMMessage) -> Sequence[Said]:
     """A message of a conversation; the results of a batch of calls are several."""
     match message:
         case SystemMessage():
@@ -86,7 +86,7 @@ def said(message: LLMMessage, place: Place) -> Sequence[Said]:
     return ()
 
 
-def proposed(content: str | Sequence[FunctionCall], scope: str) -> tuple[ProposedCall, ...]:
+def proposed(content: Any, scope: str) -> tuple[ProposedCall, ...]:
     """The calls a reply proposes, those whose arguments could not be parsed included."""
     if isinstance(content, str):
         return ()

@@ -6,6 +6,7 @@ import copy
 import itertools
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from autogen_core.models import CreateResult, LLMMessage, UserMessage
@@ -47,9 +48,8 @@ class AutoGenModelSeat:
         events: list[Event] = []
         if not place.minutes:
             listener = Listener(place.agent, place.instance)
-            events = unheard(
-                run, listener, self._messages, lambda message: key_of(message, place), lambda message: said(message, place)
-            )
+            key, read = partial(key_of, place), partial(said, place)
+            events = unheard(run, listener, self._messages, key, read)
         told = run.memory(("tools", place.instance), Declared)
         tools = declared(self._tools)
         requested = ModelRequested(
@@ -76,7 +76,7 @@ class AutoGenModelSeat:
         return self._responded(
             attempt,
             content=raw.content if isinstance(raw.content, str) else raw.thought or "",
-            message=own_key(raw.content, place),
+            message=own_key(place, raw.content),
             calls=proposed(raw.content, place.scope),
             usage=usage_of(raw),
             finish_reason=raw.finish_reason,
@@ -113,7 +113,7 @@ class AutoGenModelSeat:
 
 class ModelProxy:
     """
-    An agent's own model client, but for `create` and `create_stream`; the client itself may be shared and is not touched.
+    An agent's own model client, but for `create` and `create_stream`; the client may be shared, and is not touched.
 
     `find` says where a call happens: None outside a guarded run.
     """
@@ -146,7 +146,7 @@ class ModelProxy:
             return streamed(place.holding(MODEL), client.create_stream(request, **kwargs))
 
         guard = place.live.guard
-        hold = guard.mode == "enforce" and guard.policy.holds()
+        hold = guard.mode == "enforce" and guard.holds
         steps = self._steps(place, messages, kwargs, streaming=not hold)
         async for item in driven(guard, steps, begin, Rescue(messages), CreateResult, hold=hold):
             yield item

@@ -44,7 +44,7 @@ class Place:
         return Place(self.live, name, path, path, owner, teller=self.teller, minutes=minutes)
 
     def holding(self, what: str) -> Place:
-        """This place, while a seat has a call in hand; what a tool calls, its agent calls."""
+        """The same place, while a seat has a call in hand; what a tool calls, its agent calls."""
         if what == MODEL:
             return replace(self, in_hand=what)
         return replace(self, in_hand=what, owner=None, teller=self.agent)

@@ -6,17 +6,23 @@ A class of the user's own need not have any of them: what is not there is not gu
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from autogen_agentchat.agents import MessageFilterAgent, SocietyOfMindAgent
 from autogen_agentchat.base import Team
-from autogen_agentchat.teams import BaseGroupChat
+from autogen_agentchat.messages import StopMessage
+from autogen_agentchat.teams._group_chat._chat_agent_container import ChatAgentContainer
 from autogen_agentchat.tools import AgentTool, TeamTool
 
 MODEL_CLIENT = "_model_client"
 """Where an agent, a SocietyOfMindAgent, a selecting or orchestrating team and its manager keep their model."""
+
+MANAGER_FACTORY = "_create_group_chat_manager_factory"
+"""What a team makes its manager with, when it is first run."""
+
+CHOOSING = ("_transition_to_next_speakers", "_orchestrate_step")
+"""Where a manager gives the next turn; the second is MagenticOne's."""
 
 
 def inner(target: Any) -> Iterator[Any]:
@@ -63,37 +69,23 @@ def model_name(client: Any) -> str:
     return str(named or getattr(client, "model", None) or type(client).__name__)
 
 
-async def tidy(team: Any, unread: Iterable[tuple[Any, Sequence[Any]]]) -> None:
-    """
-    Make a team usable again after a halt, as AutoGen does after a stop but not after an exception.
+async def stop(manager: Any, reason: str) -> None:
+    """Stop a team as AutoGen does where a termination condition is met: the next run begins anew."""
+    if manager._termination_condition is not None:
+        await manager._termination_condition.reset()
+    manager._current_turn = 0
+    await manager._signal_termination(StopMessage(content=reason, source=manager._name))
 
-    Without it the manager still waits for the speaker that was halted and ends the next run after one turn. Speakers
-    at work at the same time are let come to their next seat, where they are halted too; `unread` tells which agents
-    were halted at work, and what each had taken from its container by then: it is not delivered again.
+
+def settle(team: Any, signs: Collection[str], unheard: Mapping[int, Sequence[Any]]) -> None:
     """
-    if not isinstance(team, BaseGroupChat):
-        return
-    runtime: Any = team._runtime
-    if team._embedded_runtime:
-        if runtime._background_tasks:
-            await asyncio.wait(set(runtime._background_tasks))
-        runtime._background_exception = None
-        runtime._message_queue = type(runtime._message_queue)()
-    while not team._output_message_queue.empty():
-        team._output_message_queue.get_nowait()
-    for agent, taken in unread:
-        for container in _agents(team).values():
-            if getattr(container, "_agent", None) is agent:
-                ids = set(map(id, taken))
-                container._message_buffer[:] = [each for each in container._message_buffer if id(each) not in ids]
-    chooser = manager(team)
-    if chooser is not None:
-        if hasattr(chooser, "_ready"):
-            chooser._ready.extend(chooser._active_speakers)
-        chooser._active_speakers.clear()
-        chooser._current_turn = 0
-        if chooser._termination_condition is not None:
-            await chooser._termination_condition.reset()
+    What a team's participants have yet to hear after a halt: not the signs by which halted turns were ended, and
+    what was handed to those (by id) who were not given their turn any more.
+    """
+    for agent in _agents(team).values():
+        if isinstance(agent, ChatAgentContainer):
+            waiting = [*unheard.get(id(agent._agent), ()), *agent._message_buffer]
+            agent._message_buffer[:] = [message for message in waiting if message.id not in signs]
 
 
 def _agents(team: Any) -> dict[str, Any]:

@@ -1,23 +1,13 @@
-"""Streams: the core's driver round a handler that yields before it answers, without a task of its own."""
+"""Streams: the core's loop round a handler that yields before it answers."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any
 
-from misstep.enact import Rescue, Steps, adrive
+from misstep.enact import Loop, Rescue, Steps
 from misstep.guard import Guard
-
-
-class _Handed:
-    """What the handler awaits: the request goes out of the driver, to the generator that can yield."""
-
-    def __init__(self, request: Any) -> None:
-        self._request = request
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        return (yield self._request)
 
 
 async def driven(
@@ -35,33 +25,23 @@ async def driven(
     An item of type `last` is a stream's answer. With `hold`, all other items are kept until an answer is accepted,
     and those of a rejected one are dropped.
     """
-
-    async def handler(request: Any) -> Any:
-        return await _Handed(request)
-
-    driver = adrive(guard, steps, handler, rescue)
-    answer: Any = None
-    error: BaseException | None = None
+    loop = Loop(guard, steps, rescue)
     kept: list[Any] = []
-    while True:
+    while (effect := loop.advance()) is not None:
+        loop.answer, kept = None, []
         try:
-            request = driver.send(answer) if error is None else driver.throw(error)
-        except StopIteration as end:
-            value = end.value
-            break
-        answer, error, kept = None, None, []
-        try:
-            async with aclosing(begin(request)) as stream:  # type: ignore[type-var]
+            async with aclosing(begin(effect.request)) as stream:  # type: ignore[type-var]
                 async for item in stream:
                     if isinstance(item, last):
-                        answer = item
+                        loop.answer = item
                     elif hold:
                         kept.append(item)
                     else:
                         yield item
-        except BaseException as raised:
-            error = raised
+            loop.called = True
+        except BaseException as error:
+            loop.error = error
     for item in kept:
         yield item
-    if value is not None:
-        yield value
+    if loop.value is not None:
+        yield loop.value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from autogen_core import FunctionCall
@@ -27,6 +27,9 @@ class ScriptedChatClient(ChatCompletionClient):
     def __init__(self, script: Script) -> None:
         self.script = script
         self._used = RequestUsage(0, 0)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ScriptedChatClient:
+        return self  # a copied agent goes on with the same script
 
     async def create(self, messages: Sequence[LLMMessage], **kwargs: Any) -> CreateResult:
         """The script's next reply."""

@@ -166,9 +166,7 @@ class HandoffPatch(ToolPatch):
 
     methods = ("run_json",)
 
-    async def run_json(
-        self, args: Any, cancellation_token: Any, call_id: str | None = None, **more: Any
-    ) -> Any:
+    async def run_json(self, args: Any, cancellation_token: Any, call_id: str | None = None, **more: Any) -> Any:
         """One hand-off."""
         original, place = self.original("run_json"), self.place(call_id)
         if place is None:

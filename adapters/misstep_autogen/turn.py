@@ -37,8 +37,8 @@ class Turn:
                 live.guard.judge(TurnStarted(run=live.session.run.id, agent=self._agent, instance=self._instance))
         if live.halted is not None:
             live.enacted()
+            live.unheard[id(self._owner)] = list(messages)
             raise Halted(live.halted)
-        live.unread[id(self._owner)] = (self._owner, list(messages))
 
     def go_on(self) -> None:
         """Raise what a tool seat could not."""
@@ -49,9 +49,7 @@ class Turn:
     def end(self, response: Response) -> Response:
         """The agent gives the turn back: its response, but for a hand-off that was refused."""
         self.go_on()
-        live = self._live
-        live.unread.pop(id(self._owner), None)
-        message = response.chat_message
+        live, message = self._live, response.chat_message
         with shielded(live.guard, "a turn"):
             if isinstance(message, HandoffMessage):
                 if message.content in self.objections:

@@ -17,6 +17,7 @@ from typing import Any
 from crewai.llms.base_llm import BaseLLM
 
 from misstep.enact import Rescue, adrive, drive, model_call
+from misstep.guard import Guard
 from misstep_crewai.halted import Halted
 from misstep_crewai.in_hand import has_in_hand, in_hand
 from misstep_crewai.live import Live, lives
@@ -73,7 +74,7 @@ def _judged(llm: BaseLLM, original: Callable[..., Any], runs: tuple[Live, ...]) 
 
         with in_hand(guard):
             steps = model_call(guard, lambda: CrewModelSeat(live, asked))
-            return asked.release(drive(guard, steps, handler, Rescue(asked.messages)))
+            return _released(guard, asked, drive(guard, steps, handler, Rescue(asked.messages)))
 
     return call
 
@@ -92,7 +93,7 @@ def _ajudged(llm: BaseLLM, original: Callable[..., Any], runs: tuple[Live, ...])
 
         with in_hand(guard):
             steps = model_call(guard, lambda: CrewModelSeat(live, asked))
-            return asked.release(await adrive(guard, steps, handler, Rescue(asked.messages)))
+            return _released(guard, asked, await adrive(guard, steps, handler, Rescue(asked.messages)))
 
     return acall
 
@@ -105,3 +106,13 @@ def _next(runs: tuple[Live, ...]) -> Live | None:
         if not live.session.ended and not has_in_hand(live.guard):
             return live
     return None
+
+
+def _released(guard: Guard, asked: Asked, raw: Any) -> Any:
+    try:
+        asked.release(raw)
+    except Exception as error:
+        if guard.strict:
+            raise
+        guard.failed("the gate", error)
+    return raw

@@ -85,7 +85,8 @@ def pieces(messages: str | Sequence[Mapping[str, Any]], place: Place) -> list[Pi
                     Piece("tool", text, answers=message.get("tool_call_id"), tool=str(message.get("name") or ""))
                 )
             case "user" if text.startswith(_OBSERVATION) and found and found[-1].role == "assistant":
-                found.append(Piece("tool", text.removeprefix(_OBSERVATION), answers=_id_of(found[-1].text)))
+                answer = answer_of(text.removeprefix(_OBSERVATION))
+                found.append(Piece("tool", answer, answers=_id_of(found[-1].text)))
             case "user":
                 found.extend(_of_user(text, place, begun=begun))
             case _:
@@ -100,7 +101,7 @@ def _of_assistant(text: str, calls: tuple[Any, ...]) -> Iterator[Piece]:
         yield Piece("assistant", text, calls)
         return
     yield Piece("assistant", own, calls)
-    yield Piece("tool", answer.strip(), answers=_id_of(own))
+    yield Piece("tool", answer_of(answer).strip(), answers=_id_of(own))
 
 
 def _of_user(text: str, place: Place, *, begun: bool) -> Iterator[Piece]:
@@ -136,10 +137,14 @@ def key_of(piece: Piece) -> str:
     return digest(piece.role, piece.text, calls or "", piece.answers or "")
 
 
-def said(piece: Piece, place: Place) -> Said:
-    """A piece of a conversation; call ids are the instance's own."""
+def said(piece: Piece, place: Place, *, past: bool) -> Said:
+    """
+    A piece of a conversation; call ids are the instance's own.
+
+    Only in what is `past`, said before the guard came, are calls told: any other was seen where it was made.
+    """
     if piece.role == "assistant":
-        calls = native_calls(piece.calls, place) if piece.calls else text_calls(piece.text, place)
+        calls = native_calls(piece.calls, place) or text_calls(piece.text, place) if past else ()
         return Said("assistant", piece.text, calls=calls)
     if piece.role == "tool":
         return Said(

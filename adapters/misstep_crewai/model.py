@@ -80,15 +80,14 @@ class Asked:
                 stack.enter_context(call_stream_override(self.llm, False))
             yield
 
-    def release(self, raw: Any) -> Any:
-        """The accepted reply; what was held back of it is streamed in one piece."""
+    def release(self, raw: Any) -> None:
+        """The reply is accepted: what was held back of it is streamed, in one piece."""
         if self.held and raw and isinstance(raw, str) and not self.ear.streamed:
             with llm_call_context() as call_id:
                 chunk = LLMStreamChunkEvent(
                     chunk=raw, call_id=call_id, model=self.llm.model, from_task=self.task, from_agent=self.agent
                 )
                 crewai_event_bus.emit(self.llm, event=chunk)
-        return raw
 
 
 @dataclass(slots=True)
@@ -114,8 +113,9 @@ class CrewModelSeat:
     def opening(self) -> list[Event]:
         """What is new in the conversation."""
         where, run = self._place, self.session.run
-        listener = Listener(where.agent, where.instance)
-        events = unheard(run, listener, pieces(self._messages, where), key_of, lambda piece: said(piece, where))
+        listener, past = Listener(where.agent, where.instance), not run.has_read(where.instance)
+        heard = pieces(self._messages, where)
+        events = unheard(run, listener, heard, key_of, lambda piece: said(piece, where, past=past))
         tools = self._tools()
         ids = tuple(map(id, tools))
         told = run.memory(("tools", where.instance), Declared)

@@ -15,19 +15,24 @@ _KEPT = 256
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """One call of a reply; `loose` if it was read from text, where CrewAI mends names and arguments as it runs it."""
+    """One call of a reply; `loose` if it was read from text, where CrewAI mends tool names and broken arguments."""
 
     batch: int
     call: ProposedCall
     loose: bool
+
+    def carried_out_by(self, tool: str, arguments: Mapping[str, Any]) -> bool:
+        """Whether this is the proposal of that call."""
+        same = self.call.arguments == arguments
+        return (same and self.call.tool == tool) or (self.loose and (same or self.call.arguments is None))
 
 
 class Proposals:
     """
     Open proposals by instance, from any thread; bounded.
 
-    A call is the first proposal of the newest reply with the same tool and the same arguments; a reply in text
-    proposes a single call, so any call that follows it is that one.
+    A call is the first proposal of the newest reply with the same tool and the same arguments. One whose arguments a
+    user's hook has changed is nobody's proposal.
     """
 
     def __init__(self) -> None:
@@ -46,9 +51,7 @@ class Proposals:
         """The id of the proposal a call carries out; None where nobody proposed it."""
         with self._lock:
             proposals = self._open.get(instance, [])
-            same = [each for each in proposals if each.call.tool == tool and each.call.arguments == arguments]
-            newest = max((each.batch for each in proposals), default=None)
-            matching = same or [each for each in proposals if each.loose and each.batch == newest]
+            matching = [each for each in proposals if each.carried_out_by(tool, arguments)]
             if not matching:
                 return None
             found = max(matching, key=lambda each: each.batch)

@@ -24,6 +24,8 @@ from misstep_crewai.tool import ToolHooks
 
 OnHalt = Literal["return", "raise"]
 
+_VERSION = version("crewai")
+
 
 def guarded(crew: Crew, guard: Guard, *, on_halt: OnHalt = "return") -> Crew:
     """
@@ -185,7 +187,7 @@ class RunSeat:
             return
         self._scope = event_scope()
         self._before = [(task, task.output) for task in self._crew.tasks]
-        session = self._guard.open(seats=GUARDED, framework="crewai", version=version("crewai"))
+        session = self._guard.open(seats=GUARDED, framework="crewai", version=_VERSION)
         self._attached.began(self._crew, session.run.id)
         self._live = live = Live(self._guard, session)
         self._stack.callback(ToolHooks(live).close)

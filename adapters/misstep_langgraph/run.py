@@ -75,7 +75,7 @@ _OURS = ("misstep_guard", "misstep_on_halt", "last_run")
 def _guarded_class(cls: Any) -> Any:
     """The user's class with the run seat in `stream` and `astream`, on which all else is built."""
 
-    class Guarded(cls):  # type: ignore[misc]  # a single base: only then may a live graph take the class
+    class Guarded(cls):  # a single base: only then may a live graph take the class
         misstep_guard: Guard
         misstep_on_halt: OnHalt
         last_run: str | None

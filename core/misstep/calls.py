@@ -181,7 +181,8 @@ def canonical(arguments: Mapping[str, Any], raw: str | None = None) -> str:
     """The arguments as text that is equal where two calls are the same: but for case, space, `cd x &&`, bookkeeping."""
     if raw is None:
         if not BOOKKEEPING.isdisjoint(arguments):
-            arguments = {name: value for name, value in arguments.items() if name not in BOOKKEEPING}
+            told = {name: value for name, value in arguments.items() if name not in BOOKKEEPING}
+            arguments = told or arguments  # of a call that only thinks, the thought is what it says
         raw = written(arguments)
     if "cd " in raw and "&&" in raw:
         raw = _without_directory(raw)

@@ -402,7 +402,8 @@ def text_of(event: Event) -> str:
         case ToolFailed() | ModelFailed():
             return event.error
         case ToolRequested():
-            return event.raw or ", ".join(f"{name}={_shown(value)}" for name, value in event.arguments.items())
+            told = event.raw or ", ".join(f"{name}={_shown(value)}" for name, value in event.arguments.items())
+            return f"{event.tool}({told})"
         case RetrievalReturned():
             return "\n".join(event.documents)
         case MemoryRead() | MemoryWritten() | HandoffRequested():

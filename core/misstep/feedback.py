@@ -44,4 +44,4 @@ def _declared_tool(name: object, run: Run) -> str | None:
 
 def _declared_argument(tool: object, name: object, run: Run) -> str | None:
     spec = run.tools.get(str(tool))
-    return f"`{name}`" if spec and name in spec.parameters.get("properties", {}) else None
+    return f"`{name}`" if spec and name in (spec.parameters.get("properties") or ()) else None

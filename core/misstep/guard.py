@@ -34,10 +34,11 @@ class Guard:
     Watches runs and decides; adapters enact.
 
     `policy` defaults to one that enforces what was measured harmless and warns about the rest. `detectors` are your
-    own, beside the policy's; one for a type the policy has takes that one's place. `mode` (or the
-    environment's MISSTEP_MODE, which wins) switches the whole guard: `enforce`, `shadow` or `off`. `sink` takes every
-    event. `limits` bound the memory of one run; at most `runs` runs are open, each for at most `age` seconds without
-    an event, then it is evicted and counted. With `strict`, failures of the guard's own code are raised (for tests).
+    own, beside the policy's; one for a type the policy has takes that one's place. `mode` (or the environment's
+    MISSTEP_MODE, which wins) switches the whole guard: `enforce`, `shadow` or `off`. `sink` takes every event.
+    `limits` bound the memory of one run; at most `runs` runs are open, each for at most `age` seconds without an
+    event, then it is evicted and counted. A rule slower than `budget` seconds three times is quarantined. With
+    `strict`, failures of the guard's own code are raised (for tests).
 
     A guard is shared freely between threads, event loops, graphs, teams and crews.
     """
@@ -52,13 +53,14 @@ class Guard:
         limits: Limits | None = None,
         runs: int = 1000,
         age: float = 3600.0,
+        budget: float = 0.05,
         strict: bool = False,
     ) -> None:
         self.policy = policy or default_policy()
         self.mode: Mode = _mode(mode or self.policy.mode)
         self.limits = limits or Limits()
         self.strict = strict
-        self._dispatch = Dispatch(_rules(self.policy, detectors), strict=strict)
+        self._dispatch = Dispatch(_rules(self.policy, detectors), budget=budget, strict=strict)
         self._judge = Judge(Ladder(self.policy), self._dispatch)
         self._publisher = Publisher(sink)
         self._sessions = Sessions(runs, age)
@@ -217,7 +219,12 @@ class Guard:
         if self.mode == "off":
             return PASSED
         try:
-            session = self._sessions.active(event.run) or self.open(event.run)
+            session = self._sessions.active(event.run)
+            if session is None:
+                known = self._sessions.finished(event.run)
+                if known is not None and known.status != "evicted":
+                    return PASSED  # too late: what a run that ended has left behind does not begin it again
+                session = self.open(event.run)
             with session.run.lock:
                 verdict = self._judge.judge(session, event)
                 news = session.news()

@@ -72,7 +72,7 @@ class Judge:
     def _decide(self, session: Session, event: Event, findings: Findings, kinds: frozenset[Kind]) -> Verdict:
         """Write down what was found, climb each ladder, and let the strongest answer win."""
         answers = [
-            (anomaly, session.found(event, anomaly), self._ladder.answer(anomaly, event.instance, session.run, kinds))
+            (anomaly, session.found(event, anomaly), self._ladder.answer(anomaly, event, session.run, kinds))
             for anomaly in findings.anomalies
         ]
         for failure in findings.failures:
@@ -98,7 +98,7 @@ class Judge:
     ) -> Decision:
         """A fail-closed rule that failed refuses the call, or ends the run where there is no call to refuse."""
         if not failure.closed:
-            return self._ladder.answer(anomaly, event.instance, session.run, kinds)
+            return self._ladder.answer(anomaly, event, session.run, kinds)
         return Refuse(UNCHECKED) if isinstance(event, ToolRequested) else Halt(feedback.halted(anomaly, session.run))
 
 

@@ -89,7 +89,10 @@ class Provenance:
             self.complete = False
         entry = seq << 6 | source << 3 | source
         young = self._young
-        for word in tokens(text):
+        words = tokens(text)
+        if "@" in text:  # of an e-mail address the local part is known too
+            words += [word.partition("@")[0] for word in words if "@" in word]
+        for word in words:
             known = young.get(word)
             if known is None:
                 young[word] = entry

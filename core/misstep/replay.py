@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Sequence
 
 from misstep.events import (
@@ -52,7 +53,7 @@ def replay(events: Iterable[Event], guard: Guard) -> RunReport:
 
 def watcher(events: Sequence[Event], policy: Policy | None = None) -> Guard:
     """
-    A guard for one recorded run: it only watches, and forgets nothing of the run.
+    A guard for one recorded run: it only watches, forgets nothing of the run, and gives every rule its time.
 
     `MISSTEP_MODE` switches what runs live; a replay is asked for, and is always shadow.
     """
@@ -64,7 +65,7 @@ def watcher(events: Sequence[Event], policy: Policy | None = None) -> Guard:
         tokens=1_000_000,
         agents=max(least.agents, 2 * size),
     )
-    guard = Guard(policy, mode="shadow", limits=limits)
+    guard = Guard(policy, mode="shadow", limits=limits, budget=math.inf)
     guard.mode = "shadow"
     return guard
 

@@ -53,7 +53,7 @@ class Session:
         self.score: float | None = None
         self.ledger = Ledger()
         self._news: list[Event] = []
-        self._open: dict[tuple[str, AnomalyType], DecisionTaken] = {}
+        self._open: OrderedDict[str, tuple[AnomalyType, DecisionTaken]] = OrderedDict()
         self._verdicts: OrderedDict[str, Verdict] = OrderedDict()
 
     # -- the books ----------------------------------------------------------------------------------------------------
@@ -70,7 +70,7 @@ class Session:
         return news
 
     def found(self, event: Event, anomaly: Anomaly) -> AnomalyFound:
-        """Write down an anomaly; the decision taken last against its kind did not keep it from coming back."""
+        """Write down an anomaly; what was decided before against its kind did not keep it from coming back."""
         found = self.append(
             AnomalyFound(
                 **_of(event),
@@ -85,9 +85,9 @@ class Session:
             )
         )
         self.ledger.add(found)
-        earlier = self._open.pop((event.instance, anomaly.type), None)
-        if earlier is not None:
-            self.settled(earlier, took_effect=self._took_effect(earlier), recurred=True)
+        for type_, earlier in list(self._open.values()):
+            if type_ is anomaly.type and earlier.instance == event.instance and not _together(earlier, event):
+                self.settled(earlier, took_effect=self._took_effect(earlier), recurred=True)
         return found
 
     def took(self, event: Event, found: AnomalyFound, decision: Decision) -> DecisionTaken:
@@ -105,9 +105,9 @@ class Session:
         )
         self.ledger.add(taken)
         if not self.watching:
-            self._open[event.instance, found.type] = taken
+            self._open[taken.id] = (found.type, taken)
             if len(self._open) > self.run.limits.agents:
-                del self._open[next(iter(self._open))]
+                self._open.popitem(last=False)
         return taken
 
     def settled(
@@ -124,12 +124,11 @@ class Session:
         )
         self.ledger.add(self.append(receipt))
         if recurred is not None or not took_effect:
-            for key in [key for key, decision in self._open.items() if decision is taken]:
-                del self._open[key]
+            self._open.pop(taken.id, None)
 
     def settle_open(self) -> None:
         """The run is over: what has not come back did not recur, and what no seat ever met had no effect."""
-        for taken in list(self._open.values()):
+        for _, taken in list(self._open.values()):
             if self._took_effect(taken):
                 self.settled(taken, took_effect=True, recurred=False)
             else:
@@ -204,9 +203,16 @@ def _of(event: Event) -> dict[str, Any]:
         "run": event.run,
         "agent": event.agent,
         "instance": event.instance,
+        "batch": event.batch,
+        "attempt": event.attempt,
         "step": event.step,
         "turn": event.turn,
     }
+
+
+def _together(one: Event, other: Event) -> bool:
+    """Whether two events are of one batch, and so none came after the other."""
+    return one.batch is not None and (one.batch, one.attempt) == (other.batch, other.attempt)
 
 
 def _said(decision: Decision) -> str:

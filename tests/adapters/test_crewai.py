@@ -1,8 +1,9 @@
-"""The CrewAI adapter: every way to run a crew, both ways of calling tools, co-workers, streams, and what is left after."""
+"""The CrewAI adapter: every way to run a crew, both ways of calling tools, co-workers, streams, what is left after."""
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import os
 import tempfile
 import threading
@@ -23,7 +24,6 @@ os.environ.update(
 
 pytest.importorskip("crewai")
 
-import misstep
 from crewai import Agent, Crew, CrewOutput, Process, Task
 from crewai.events import LLMStreamChunkEvent, crewai_event_bus
 from crewai.events.event_context import get_current_parent_id
@@ -33,6 +33,9 @@ from crewai.hooks.dispatch import get_scoped_hooks, scoped_hooks
 from crewai.llms.base_llm import BaseLLM
 from crewai.tools import tool
 from crewai.tools.tool_failure import ToolFailure
+from pydantic import BaseModel
+
+import misstep
 from misstep import Anomaly, AnomalyType, AttachError, Guard, Policy, Rule, Run, Rung
 from misstep.decisions import Kind
 from misstep.events import (
@@ -52,9 +55,10 @@ from misstep.session import Verdict
 from misstep.testing import Ask, AskAll, Reply, Say, Script, Step
 from misstep_crewai import Halted, guarded, unguard
 from misstep_crewai.testing import ScriptedLLM
-from pydantic import BaseModel
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::pydantic.warnings.PydanticDeprecatedSince20")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::pydantic.warnings.PydanticDeprecatedSince20"
+)
 
 OBJECTION = "[misstep: repeated_call] This call was not executed"
 FEEDBACK = "[misstep: repeated_call] Your last reply was not used"
@@ -100,7 +104,9 @@ def acting(done: list[str], name: str = "act", **fields: Any) -> Any:
     return act
 
 
-def agent(script: Script, *tools: Any, role: str = "alice", native: bool = True, llm: Any = None, **fields: Any) -> Agent:
+def agent(
+    script: Script, *tools: Any, role: str = "alice", native: bool = True, llm: Any = None, **fields: Any
+) -> Agent:
     """An agent that plays the script."""
     llm = llm or ScriptedLLM(script, native=native)
     return Agent(role=role, goal="g", backstory="b", llm=llm, tools=list(tools), verbose=False, **fields)
@@ -504,7 +510,8 @@ def test_a_guard_that_crashes_changes_nothing(where: Any, native: bool) -> None:
         "misstep_crewai.tool.answer_of",
         "misstep_crewai.tool.tool_call",
         "misstep_crewai.run.event_scope",
-        "misstep_crewai.run.version",
+        "misstep_crewai.run.ToolHooks",
+        "misstep_crewai.run.Live",
     ],
 )
 def test_a_translation_that_crashes_changes_nothing(name: str, native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -594,7 +601,7 @@ def test_an_interrupt_ends_the_run() -> None:
     guard = Guard(sink=log, strict=True)
     mine = guarded(crew(Script(*same(1), Say("done")), act), guard)
     with pytest.raises(KeyboardInterrupt):
-        mine.kickoff()
+        contextvars.copy_context().run(mine.kickoff)  # CrewAI leaves its scope of events open
     assert guard.report().runs[0].status == "interrupted"
     assert [event.reason for event in log.of(ToolCancelled)] == ["GeneratorExit"]
     assert isinstance(log.events[-1], RunEnded)
@@ -691,7 +698,7 @@ def test_broken_arguments_are_proposed_as_they_are() -> None:
 
 
 def test_the_objection_ends_the_task_of_a_tool_whose_result_is_the_answer() -> None:
-    """A limit of CrewAI's: with `result_as_answer=True` and native calling, a refused call's objection is the answer."""
+    """A limit of CrewAI's: with `result_as_answer=True` and native calling, the objection becomes the answer."""
     done: list[str] = []
     script = Script(*same(2), Ask("say", {"q": "x"}, id="s"), Say("never asked"))
 
@@ -1002,29 +1009,33 @@ def test_what_straggles_after_a_halt_does_no_more() -> None:
         assert halted.wait(20)
         return Ask("act", {"q": "straggler"})
 
-    slow = agent(Script(wait, Say("done")), acting(done), role="slow")
+    class Slow(ScriptedLLM):
+        def call(self, *args: Any, **kwargs: Any) -> Any:
+            ended.clear()
+            try:
+                return super().call(*args, **kwargs)
+            finally:
+                ended.set()
+
+    script = Script(wait, Say("done"))
     quick = agent(Script(*same(), Say("too late")), acting(done), role="quick")
+    slow = agent(script, acting(done), role="slow", llm=Slow(script), max_retry_limit=0)
     tasks = [
+        Task(description="quick", expected_output="o", agent=quick, async_execution=True),
         Task(description="slow", expected_output="o", agent=slow, async_execution=True),
-        Task(description="quick", expected_output="o", agent=quick, context=[]),
+        Task(description="last", expected_output="o", agent=quick),
     ]
     mine = guarded(Crew(agents=[slow, quick], tasks=tasks, verbose=False), Guard(HALT, strict=True))
-
-    original = type(tasks[0])._execute_task_async
-
-    def watched(self: Task, *args: Any) -> None:
-        try:
-            original(self, *args)
-        finally:
-            ended.set()
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Task, "_execute_task_async", watched)
-        output = mine.kickoff()
-        halted.set()
-        assert ended.wait(20)
+    output = mine.kickoff()
+    before = set(threading.enumerate())
+    halted.set()
+    for thread in before - {threading.current_thread()}:
+        if thread.name.startswith("Thread-"):
+            thread.join(20)
+    assert ended.is_set()
     assert "misstep ended this run" in output.raw
     assert done == ["x", "x"]
+    assert script.calls == 1
 
 
 # -- agents of agents
@@ -1056,7 +1067,9 @@ def test_a_co_workers_calls_are_refused_and_are_its_own(native: bool) -> None:
     assert done == [*effects[:2], *effects]
     instances = {event.agent: event.instance for event in log.of(ModelResponded)}
     assert instances["alice"] != instances["bob"]
-    assert {event.trust for event in log.of(MessageSent) if event.agent == "bob" and "sub" in event.content} == {"agent"}
+    assert {event.trust for event in log.of(MessageSent) if event.agent == "bob" and "sub" in event.content} == {
+        "agent"
+    }
     assert len({event.run for event in log.events}) == 1
 
 
@@ -1182,7 +1195,7 @@ def test_crews_in_a_flow_are_runs_of_their_own() -> None:
 
 
 def test_what_earlier_tasks_said_is_not_the_users_word() -> None:
-    """CrewAI writes earlier tasks' results into the next task's prompt: they come from agents, the task from the user."""
+    """Earlier tasks' results, which CrewAI writes into the next task's prompt, come from agents; the task does not."""
     log = Log()
     first = agent(Script(Say("order K7310 it is")), role="bob")
     second = agent(Script(Say("done")))

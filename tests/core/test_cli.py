@@ -17,8 +17,9 @@ from rich.cells import cell_len
 from typer.testing import CliRunner, Result
 
 import misstep
-from misstep.cli import WIDTH, app
+from misstep.cli import app
 from misstep.taxonomy import AnomalyType, Category
+from misstep.terminal import WIDTH
 
 HEALTHY = [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Hello."}]
 EMPTY = [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": ""}]
@@ -139,7 +140,7 @@ def test_text_tells_a_newcomer_what_went_wrong(tmp_path: Path) -> None:
         "step 1, assistant: `get_order` called 3 times with the same arguments",
         "What was found (steps count from 0)",
         "step 5, assistant: repeated_call (medium)",
-        "step 3: \"order='A1'\"",
+        "step 3: \"get_order(order='A1')\"",
         "Where to begin looking for the misstep (50% sure; cause: what a model said or did)",
         "A live guard would have",
         "asked again, saying what was wrong with it (reprompt)",
@@ -165,10 +166,10 @@ def test_headlines(tmp_path: Path, document: object, said: str) -> None:
     assert said.lower() in text.lower()
 
 
-def test_evidence_without_words_is_named_by_its_steps(tmp_path: Path) -> None:
-    """A call without arguments has nothing to quote; its step is told all the same."""
+def test_a_call_without_arguments_is_quoted_by_its_tool(tmp_path: Path) -> None:
+    """A call that says nothing but the tool's name is still shown as evidence, with its step."""
     document = json.loads(json.dumps(looping()).replace('{\\"order\\": \\"A1\\"}', "{}"))
-    assert "see also step 1, 3" in run("analyze", written(tmp_path, document)).stdout
+    assert 'step 3: "get_order()"' in run("analyze", written(tmp_path, document)).stdout
 
 
 def test_the_last_line_counts(tmp_path: Path) -> None:

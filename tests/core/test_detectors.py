@@ -128,7 +128,7 @@ def test_the_evidence_of_a_loop() -> None:
     """The anomaly names the tool and the number of times, and rests on the earlier calls, newest first."""
     (anomaly,) = found(poll("none", "none", "none", q="x"))
     assert "`status` called 3 times" in anomaly.message
-    assert [piece.quote for piece in anomaly.evidence] == ["q='x'", "q='x'"]
+    assert [piece.quote for piece in anomaly.evidence] == ["status(q='x')"] * 2
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,10 @@ def test_what_the_model_itself_said_grounds_nothing() -> None:
 def test_the_evidence_of_an_invention() -> None:
     """The anomaly rests on the call, and on the words in which the model made the value up."""
     (anomaly,) = found([user("hello"), replied("I take order W9999"), requested("c1", arguments={"order_id": "W9999"})])
-    assert [piece.quote for piece in anomaly.evidence] == ["order_id='W9999'", "I take order W9999"]
+    assert [piece.quote for piece in anomaly.evidence] == [
+        "search(order_id='W9999')",
+        "I take order W9999",
+    ]
 
 
 def test_one_call_is_found_once() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from misstep.provenance import SOURCE, Provenance, Source, Trace, tokens
+from misstep.provenance import SOURCE, Provenance, Source, Trace
 from tests.core.scenes import examples
 
 
@@ -139,14 +139,6 @@ def test_a_text_is_grounded_by_itself(text: str) -> None:
 def test_words_stand_in_a_sentence(before: str, after: str) -> None:
     """An identifier between any two texts is found, if there is a space round it."""
     assert said((f"{before} zq_77 {after}", Source.USER)).trace("zq_77").origin == "grounded"
-
-
-@given(st.text())
-@examples(200)
-def test_tokens_are_settled(text: str) -> None:
-    """Taking tokens apart again changes nothing."""
-    words = tokens(text)
-    assert tokens(" ".join(words)) == words
 
 
 # -- bounds -----------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ it reads no clock, does no I/O and logs nothing, so a recorded run replays to th
 
 from __future__ import annotations
 
+import functools
 from importlib.metadata import entry_points
 from typing import Any, ClassVar, Protocol
 
@@ -32,6 +33,7 @@ BUILTIN: tuple[type[Detector], ...] = (RepeatedCall, UngroundedArgument, EmptyRe
 """The detectors misstep ships, in the order they are asked."""
 
 
+@functools.cache
 def known_detectors() -> dict[AnomalyType, type[Detector]]:
     """The built-in detectors and those installed packages announce as `misstep.detectors`; the latter replace."""
     found = {detector.type: detector for detector in BUILTIN}

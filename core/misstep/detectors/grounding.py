@@ -20,12 +20,14 @@ IDENTIFIERS = frozenset(
 """Last words of argument names whose values identify something, and so must come from somewhere."""
 
 _PLACEHOLDER = re.compile(
-    r"your[_-]\w+|\w+[_-]here|<[\w -]{1,40}>|\[[\w -]{1,40}\]|[\w-]*x{4,}[\w-]*|"
+    r"(?:your|the|my|\w+'s) [\w ]{1,30} here|your[_-]\w+|\w+[_-]here|<[\w -]{1,40}>|\[[\w -]{1,40}\]|[\w-]*x{4,}[\w-]*|"
     r"(user|name|john|jane|alice|bob|test)[\w.]*@(example|domain|email)\.\w+",
     re.IGNORECASE,
 )
 _NAME_PARTS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _PIECES = re.compile(r"[._-]+")
+_IDENTIFIER = re.compile(r"[\w@.+#-]+")
+_PREFIXED = re.compile(r"#?[A-Za-z]{0,3}(\d{4,})")
 
 
 @dataclass(frozen=True)
@@ -34,9 +36,10 @@ class UngroundedArgument:
     An identifier (id, account, e-mail, code, password) that neither the user, a system prompt, a tool nor another
     agent ever said, or a placeholder left where a value belongs.
 
-    Free text, queries, paths, plain numbers and words of the tool's own schema are not judged. Case, surrounding
-    punctuation and joining known parts (`certificate_7504` from "certificate" and "7504") count as derived; an
-    e-mail address must have been said as it is.
+    Free text, queries, paths, plain numbers and words of the tool's own schema are not judged. What counts as derived:
+    case, surrounding punctuation, known parts joined (`certificate_7504` from "certificate" and "7504"), a known
+    number behind a short prefix of letters (`#W7504`), the local part of a known e-mail address. An address itself
+    must have been said as it is.
     """
 
     longest: int = 80
@@ -46,9 +49,7 @@ class UngroundedArgument:
     def __call__(self, event: ToolRequested, run: Run) -> Anomaly | None:
         """Judge one proposed call; the first ungrounded argument speaks for it."""
         for name, value in _leaves(event.arguments):
-            if not value or len(value) > self.longest or " " in value:
-                continue
-            if run.provenance.vouched(value):
+            if not value or len(value) > self.longest or run.provenance.vouched(value):
                 continue
             placeholder = _PLACEHOLDER.fullmatch(value) is not None
             if not placeholder and not _identifies(name, value):
@@ -89,7 +90,9 @@ def _leaves(arguments: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _identifies(name: str, value: str) -> bool:
     """Whether this argument is an identifier: by its name, and because its value looks like one."""
-    return _named(name) and ("@" in value or any(letter.isdigit() for letter in value))
+    if not _named(name) or _IDENTIFIER.fullmatch(value) is None:
+        return False
+    return "@" in value or any(letter.isdigit() for letter in value)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -102,5 +105,8 @@ def _joined(value: str, run: Run) -> bool:
     """Whether the value is put together from parts that were all said; never true of an e-mail address."""
     if "@" in value:
         return False
+    prefixed = _PREFIXED.fullmatch(value)
+    if prefixed is not None and run.provenance.vouched(prefixed[1]):
+        return True
     pieces = [piece for piece in _PIECES.split(value) if piece]
     return len(pieces) > 1 and all(run.provenance.trace(piece).origin == "grounded" for piece in pieces)

@@ -10,7 +10,7 @@ from misstep.events import AnomalyFound
 from misstep.taxonomy import Category, CauseClass, Severity, taxonomy
 
 _SURE = 0.5
-"""Below this confidence the ranking abstains, and still lists its candidates."""
+"""Up to this confidence the ranking abstains, and still lists its candidates."""
 
 
 class Candidate(BaseModel):
@@ -64,7 +64,7 @@ def localize(anomalies: Iterable[AnomalyFound], outcome: str | None = None) -> R
     return RootCause(
         **{"class": taxonomy()[reasons[ranked[0]].type].cause},
         confidence=confidence,
-        abstained=confidence < _SURE,
+        abstained=confidence <= _SURE,
         candidates=tuple(
             Candidate(
                 agent=agent, step=step, score=round(weights[agent, step] / total, 3), why=reasons[agent, step].message

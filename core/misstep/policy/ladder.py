@@ -23,19 +23,26 @@ from misstep.decisions import (
     RollBack,
     Vote,
 )
+from misstep.events import Event
 from misstep.policy.model import Policy, Rung
 from misstep.run import Run
 
 
 @dataclass(slots=True)
 class Uses:
-    """How often each rung was taken in one run, by (instance, type, rung)."""
+    """How often each rung was taken in one run, by (instance, type, rung), and in which batch last."""
 
-    taken: OrderedDict[str, int] = field(default_factory=OrderedDict)
+    taken: OrderedDict[str, tuple[int, str | None]] = field(default_factory=OrderedDict)
 
-    def add(self, key: str, keep: int = 4096) -> None:
-        """Count one use; the oldest counters go beyond `keep`."""
-        self.taken[key] = self.taken.get(key, 0) + 1
+    def may(self, key: str, limit: int | None, batch: str | None) -> bool:
+        """Whether a rung is left; the calls of one batch are simultaneous, and take it together."""
+        times, last = self.taken.get(key, (0, None))
+        return limit is None or times < limit or (batch is not None and batch == last)
+
+    def add(self, key: str, batch: str | None, keep: int = 4096) -> None:
+        """Count one use; the counters used longest ago go beyond `keep`."""
+        times, last = self.taken.pop(key, (0, None))
+        self.taken[key] = (times if batch is not None and batch == last else times + 1, batch)
         if len(self.taken) > keep:
             self.taken.popitem(last=False)
 
@@ -47,15 +54,15 @@ class Ladder:
         self._rungs = {type_: policy.ladder(type_) for type_ in policy.rules}
         self._order = {type_: place for place, type_ in enumerate(policy.rules)}
 
-    def answer(self, anomaly: Anomaly, instance: str, run: Run, enactable: Collection[Kind]) -> Decision:
-        """The decision; `allow` where the ladder is empty, used up or out of every seat's reach."""
+    def answer(self, anomaly: Anomaly, event: Event, run: Run, enactable: Collection[Kind]) -> Decision:
+        """The decision on an event; `allow` where the ladder is empty, used up or out of every seat's reach."""
         uses = run.memory("ladder", Uses)
+        batch = None if event.batch is None else f"{event.batch}|{event.attempt}"
         for place, rung in enumerate(self._rungs.get(anomaly.type, ())):
-            key = f"{instance}|{anomaly.type.value}|{place}"
-            if rung.kind not in enactable or (rung.limit is not None and uses.taken.get(key, 0) >= rung.limit):
-                continue
-            uses.add(key)
-            return _decision(rung, anomaly, run)
+            key = f"{event.instance}|{anomaly.type.value}|{place}"
+            if rung.kind in enactable and uses.may(key, rung.limit, batch):
+                uses.add(key, batch)
+                return _decision(rung, anomaly, run)
         return ALLOW
 
     def precedence(self, anomaly: Anomaly, decision: Decision) -> tuple[int, int, int]:

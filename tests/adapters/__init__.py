@@ -1,0 +1,1 @@
+"""Each adapter on its real framework."""
