@@ -118,7 +118,7 @@ class Entrance(Patch):
         given = (args[0] if args else kwargs.get("messages")) if turns else kwargs.get("task")
         place, seat = here(), None
         if place is None or place.live.over or (self.root is not None and self.root.guard is not place.live.guard):
-            place = self._adopted(but=self.root)
+            place = self._adopted(by=self.root)
             seated = place is not None
         else:
             seated = isinstance(place.owner, Team)
@@ -150,14 +150,16 @@ class Entrance(Patch):
             object.__setattr__(self.target, "last_run", session.run.id)
         return live
 
-    def _adopted(self, but: Root | None = None) -> Place | None:
+    def _adopted(self, by: Root | None = None) -> Place | None:
         """
         The place of a call on a runtime that was started outside the run, by a path known from the outset.
 
-        None where no run can have made the call, or more than one.
+        None where no run can have made the call, or more than one. What was guarded by itself (`by`) is only taken
+        into another run of its own guard.
         """
         holders = self.holders.items() if _in_handler() else ()
-        found = [(live, path) for root, path in holders if root is not but for live in root.live]
+        others = [each for each in holders if by is None or (each[0] is not by and each[0].guard is by.guard)]
+        found = [(live, path) for root, path in others for live in root.live]
         return self._place(found[0][0], *[found[0][1]] * 2) if len(found) == 1 else None
 
     def _place(self, live: Live, path: str, scope: str) -> Place:

@@ -171,4 +171,7 @@ class ModelProxy:
         return type(self._misstep_client)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ModelProxy:
-        return ModelProxy(copy.deepcopy(self._misstep_client, memo), copy.deepcopy(self._misstep_find, memo))
+        clone = memo[id(self)] = ModelProxy(None, self._misstep_find)
+        client, find = copy.deepcopy((self._misstep_client, self._misstep_find), memo)
+        clone.__dict__.update(_misstep_client=client, _misstep_find=find)
+        return clone

@@ -107,8 +107,7 @@ def model_call(guard: Guard, take: Callable[[], ModelSeat[Any, Any]]) -> Steps:
     for event in seat.opening():
         _past(guard, session, guard.judge(event), "nothing was asked of the model yet")
     if session.halted is not None:
-        guard.settle(session, session.halt, took_effect=True)
-        return seat.stop(session.halted)
+        return _stopped(guard, seat, session.halted, session.halt)
 
     feedback: list[str] = []
     last = PASSED
@@ -132,8 +131,7 @@ def model_call(guard: Guard, take: Callable[[], ModelSeat[Any, Any]]) -> Steps:
                 feedback.append(text)
                 last = verdict
             case Halt(reason):
-                guard.settle(session, verdict, took_effect=True)
-                return seat.stop(reason)
+                return _stopped(guard, seat, reason, verdict)
             case Rewrite() | Reroute() | Fallback() | Vote() | Ask() | RollBack():
                 guard.settle(session, verdict, took_effect=False, detail="no seat enacts this yet")
                 return raw
@@ -153,9 +151,7 @@ def tool_call(guard: Guard, take: Callable[[], ToolSeat[Any, Any]]) -> Steps:
     verdict = guard.verdict(requested)
     if session.halted is not None:
         guard.observe(_cancelled(requested, "the run was ended"))
-        for met in (verdict, session.halt):
-            guard.settle(session, met, took_effect=True)
-        return seat.stop(session.halted)
+        return _stopped(guard, seat, session.halted, verdict, session.halt)
     match verdict.decision:
         case Refuse(text):
             answer = seat.object(text)
@@ -164,8 +160,7 @@ def tool_call(guard: Guard, take: Callable[[], ToolSeat[Any, Any]]) -> Steps:
             return answer
         case Halt(reason):
             guard.observe(_cancelled(requested, "the run was ended"))
-            guard.settle(session, verdict, took_effect=True)
-            return seat.stop(reason)
+            return _stopped(guard, seat, reason, verdict)
         case Allow():
             pass
         case Retry() | Reprompt() | Rewrite() | Reroute() | Fallback() | Vote() | Ask() | RollBack():
@@ -262,6 +257,21 @@ class Loop:
             return None
         self._bare = True
         return Call(self._rescue.request)
+
+
+def _stopped(guard: Guard, seat: ModelSeat[Any, Any] | ToolSeat[Any, Any], reason: str, *verdicts: Verdict) -> Any:
+    """End here; the receipts are written once that has worked."""
+    signal: Halted | None = None
+    answer: Any = None
+    try:
+        answer = seat.stop(reason)
+    except Halted as raised:
+        signal = raised
+    for verdict in verdicts:
+        guard.settle(seat.session, verdict, took_effect=True)
+    if signal is not None:
+        raise signal
+    return answer
 
 
 def _past(guard: Guard, session: Session, verdict: Verdict, why: str) -> None:

@@ -65,7 +65,7 @@ from misstep.events import (
 from misstep.testing import Ask, AskAll, Reply, Say, Script
 from misstep_autogen import Halted, guarded, unguard
 from misstep_autogen.messages import call_key
-from misstep_autogen.patch import patch_of
+from misstep_autogen.patch import Patch, patch_of
 from misstep_autogen.place import here
 from misstep_autogen.testing import ScriptedChatClient
 
@@ -1027,13 +1027,18 @@ def test_a_refused_handoff_does_not_happen() -> None:
     assert all(OBJECTION in message.content and message.source == "alice" for message in refused)
 
 
+def trio() -> list[Any]:
+    """Three agents that only talk: of two, AutoGen knows the next without asking."""
+    return [speaker(name) for name in ("alice", "bob", "carol")]
+
+
 def test_a_selector_is_judged_too() -> None:
     """The model that chooses the speaker is gated: an empty choice is sampled again, a halt there is soft."""
 
     async def main() -> None:
         guard, events = Guard(RETRY, sink=(sink := Events()), strict=True), sink
         chooser = Script(Say(""), Say("bob"), Say("alice"))
-        team = SelectorGroupChat([speaker("alice"), speaker("bob")], ScriptedChatClient(chooser), max_turns=2)
+        team = SelectorGroupChat(trio(), ScriptedChatClient(chooser), max_turns=2)
         result = await guarded(team, guard).run(task="go")
         assert texts(result) == ["user: go", "bob: bob speaks", "alice: alice speaks"]
         assert chooser.seen[0] == chooser.seen[1]
@@ -1054,7 +1059,7 @@ def test_a_halt_while_the_speaker_is_chosen(turn: int, caplog: pytest.LogCapture
 
     async def main() -> None:
         chooser = Script(*[Say("alice")] * turn, Say(""), Say("bob"), Say("alice"), Say("bob"))
-        team = SelectorGroupChat([speaker("alice"), speaker("bob")], ScriptedChatClient(chooser), max_turns=3)
+        team = SelectorGroupChat(trio(), ScriptedChatClient(chooser), max_turns=3)
         result = await guarded(team, guard).run(task="go")
         assert texts(result) == ["user: go", "alice: alice speaks"][: turn + 1]
         assert str(result.stop_reason).startswith(REASON)
@@ -1262,6 +1267,9 @@ def test_a_policy_that_asks_for_more_is_told_at_once() -> None:
 # -- put back
 
 
+CHANGING = ("_initialized", "_is_running", "_message_queue", "_output_message_queue")
+
+
 def everything() -> tuple[Any, list[Any]]:
     """A team with all there is to patch, and all its parts."""
     sub = agent("sub", Script(Say("part")))
@@ -1293,12 +1301,11 @@ def test_unguard_puts_everything_back(ran: str) -> None:
         after = [dict(vars(part)) for part in parts]
         for old, new in zip(before, after, strict=True):
             assert old.keys() == new.keys()
-            assert {name: value for name, value in new.items() if "misstep" in type(value).__module__} == {}
-            assert [name for name, value in new.items() if inspect.ismethod(value)] == []
+            assert all(new[name] is old[name] for name in old if name not in CHANGING)
         manager = [value for value in team._runtime._instantiated_agents.values() if hasattr(value, "select_speaker")]
         for each in manager:
             assert type(each._model_client) is ScriptedChatClient
-            assert not [name for name, value in vars(each).items() if "misstep" in repr(value)]
+            assert not [value for value in vars(each).values() if isinstance(getattr(value, "__self__", value), Patch)]
         assert len((await team.run(task="again")).messages) == 3
 
     within(main())
@@ -1389,8 +1396,7 @@ def test_components_and_state_are_as_without_us() -> None:
 
     async def main() -> None:
         plain, team, guard = make(), guarded(make(), Guard(strict=True)), Guard(strict=True)
-        with pytest.warns(UserWarning, match="Selector function"):
-            dumped = [each.dump_component().model_dump() for each in (plain, team)]
+        dumped = [each.dump_component().model_dump() for each in (plain, team)]
         assert dumped[0] == dumped[1]
         assert [type(each).__name__ for each in (plain, team)] == ["SelectorGroupChat"] * 2
         await team.run(task="go")
@@ -1398,9 +1404,7 @@ def test_components_and_state_are_as_without_us() -> None:
         await other.load_state(await team.save_state())
         assert texts(await other.run(task="again"))[0] == "user: again"
 
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("PYTHONWARNINGS", "default")
-        within(main())
+    within(main())
 
 
 @pytest.mark.parametrize("ran", [False, True], ids=["before", "after"])
@@ -1425,10 +1429,6 @@ def test_a_deep_copy_keeps_its_guard_and_is_independent(ran: bool) -> None:
         assert patch_of(clone) is None
         assert patch_of(x) is not None
         assert type(clone._model_client) is ScriptedChatClient
-
-    class Shared(Script):
-        def __deepcopy__(self, memo: Any) -> Script:
-            return self
 
     within(main())
 

@@ -298,4 +298,35 @@ class Driver:
             await asyncio.sleep(0)
             return handler(request)
 
-        return asyncio.run(adrive(guard, steps, answer, rescue))
+        raised: list[BaseException] = []
+
+        async def play() -> Any:
+            try:
+                return await adrive(guard, steps, answer, rescue)
+            except BaseException as error:  # what the event loop makes of it is none of the core's business
+                raised.append(error)
+
+        value = asyncio.run(play())
+        for error in raised:
+            raise error
+        return value
+
+
+class Records:
+    """A sink that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.closed = False
+
+    def write(self, event: Event) -> None:
+        """Keep one event."""
+        self.events.append(event)
+
+    def close(self) -> None:
+        """Say that it was closed."""
+        self.closed = True
+
+    def of(self, *classes: type[Any]) -> list[Any]:
+        """The events of these classes, in order."""
+        return [event for event in self.events if isinstance(event, classes)]

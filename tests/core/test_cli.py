@@ -141,7 +141,7 @@ def test_text_tells_a_newcomer_what_went_wrong(tmp_path: Path) -> None:
         "What was found (steps count from 0)",
         "step 5, assistant: repeated_call (medium)",
         "step 3: \"get_order(order='A1')\"",
-        "Where to begin looking for the misstep (50% sure; cause: what a model said or did)",
+        "Where to begin looking for the misstep (50% sure, too little to act on; cause: what a model said or did)",
         "A live guard would have",
         "asked again, saying what was wrong with it (reprompt)",
     ):
