@@ -2,13 +2,12 @@
 
 import sys
 
-from examples import crewai_invented_id
-from misstep import Guard
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from examples import autogen_empty_reply, langgraph_loop
+from examples import autogen_empty_reply, crewai_invented_id, langgraph_loop
+from misstep import Guard
 
 EXAMPLES = {
     "LangGraph": (langgraph_loop, Guard()),

@@ -5,6 +5,7 @@ import asyncio
 from autogen_agentchat.agents import AssistantAgent
 from autogen_agentchat.conditions import TextMentionTermination
 from autogen_agentchat.teams import RoundRobinGroupChat
+
 from misstep import Guard
 from misstep.testing import Say, Script
 from misstep_autogen import guarded

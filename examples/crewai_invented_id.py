@@ -1,11 +1,8 @@
 """CrewAI: an agent refunds an order number it made up. A policy refuses the call, and the agent looks it up."""
 
-import os
-
-os.environ.update(CREWAI_DISABLE_TELEMETRY="true", OTEL_SDK_DISABLED="true", CREWAI_TRACING_ENABLED="false")
-
 from crewai import Agent, Crew, Task
 from crewai.tools import tool
+
 from misstep import Guard
 from misstep.policy import parse_policy
 from misstep.testing import Ask, Say, Script
@@ -31,32 +28,28 @@ def refund(order_id: str) -> str:
 
 def careless(texts):
     """A model that makes a number up, and looks it up once it is told to."""
-    if "R2245" in texts[-1] and "refunded" not in texts[-1]:
+    if "refunded" in texts[-1]:
+        return Say("The order is refunded.")
+    if "R2245" in texts[-1]:
         return Ask("refund", {"order_id": "R2245"}, id="b")
     if "[misstep: ungrounded_argument]" in texts[-1]:
         return Ask("find_order", {"customer": "Mia"}, id="a")
-    if "refunded" in texts[-1]:
-        return Say("The order is refunded.")
     return Ask("refund", {"order_id": "R1001"}, id="c")
 
 
-def run(protect) -> str:
+def run(guard: Guard | None = None) -> str:
     refunded.clear()
-    agent = Agent(role="clerk", goal="help", backstory="a shop", llm=ScriptedLLM(Script(careless)), tools=[find_order, refund])
-    protect(Crew(agents=[agent], tasks=[Task(description="Refund Mia's order.", expected_output="done", agent=agent)])).kickoff()
-    return f"refunded {refunded[0]}" if refunded == ["R2245"] else f"FAILED: refunded {refunded}, somebody else's order"
+    llm, tools = ScriptedLLM(Script(careless)), [find_order, refund]
+    clerk = Agent(role="clerk", goal="help", backstory="a shop", llm=llm, tools=tools)
+    crew = Crew(agents=[clerk], tasks=[Task(description="Refund Mia's order.", expected_output="done", agent=clerk)])
+    (guarded(crew, guard) if guard else crew).kickoff()
+    return (
+        "refunded R2245, Mia's" if refunded == ["R2245"] else f"FAILED: refunded {refunded[0]}, somebody else's order"
+    )
 
 
-def bare() -> str:
-    return run(lambda crew: crew)
-
-
-def with_misstep(guard: Guard) -> str:
-    return run(lambda crew: guarded(crew, Guard(POLICY) if guard is None else guard))
-
+bare = with_misstep = run
 
 if __name__ == "__main__":
     guard = Guard(POLICY)
-    print("bare:   ", bare())
-    print("guarded:", with_misstep(guard))
-    print(guard.report())
+    print(f"bare: {bare()}\nguarded: {with_misstep(guard)}\n{guard.report()}")

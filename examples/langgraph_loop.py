@@ -4,6 +4,7 @@ from langchain_core.tools import tool
 from langgraph.errors import GraphRecursionError
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode, tools_condition
+
 from misstep import Guard
 from misstep.testing import Ask, Say, Script
 from misstep_langgraph import guarded
@@ -35,18 +36,19 @@ def build():
 
 
 TASK = {"messages": [("user", "Where is my order A17?")]}
+CONFIG = {"recursion_limit": 50}
 
 
 def bare() -> str:
     try:
-        return build().invoke(TASK)["messages"][-1].content
+        return build().invoke(TASK, CONFIG)["messages"][-1].content
     except GraphRecursionError:
-        return "FAILED: stopped by the recursion limit after 25 steps, everything thrown away"
+        return "FAILED: stopped by the recursion limit after 50 steps, everything thrown away"
 
 
 def with_misstep(guard: Guard) -> str:
     graph = guarded(build(), guard)
-    return graph.invoke(TASK)["messages"][-1].content
+    return graph.invoke(TASK, CONFIG)["messages"][-1].content
 
 
 if __name__ == "__main__":

@@ -11,12 +11,13 @@ from autogen_agentchat.base import ChatAgent, Team
 
 from misstep.guard import Guard
 from misstep_autogen import private
-from misstep_autogen.entrance import AgentPatch, TeamPatch
+from misstep_autogen.agent import AgentPatch
 from misstep_autogen.live import OnHalt, Root
 from misstep_autogen.patch import Patch, patch_of
 from misstep_autogen.place import joined
 from misstep_autogen.seats import GUARDED
-from misstep_autogen.tool import HandoffPatch, WorkbenchPatch
+from misstep_autogen.team import TeamPatch
+from misstep_autogen.workbench import HandoffPatch, WorkbenchPatch
 
 T = TypeVar("T")
 
@@ -49,6 +50,8 @@ def guarded(team_or_agent: T, guard: Guard, *, on_halt: OnHalt = "return") -> T:
         for patch, at in _patches(team_or_agent, path, set()):
             patch.hold(root, at)
             root.patches.append(patch)
+            if isinstance(patch.target, UserProxyAgent):
+                root.users.add(patch.target.name)
         object.__setattr__(team_or_agent, "last_run", None)
     except TypeError:
         _release(root)
@@ -84,7 +87,8 @@ def _patches(target: Any, path: str, seen: set[int]) -> Iterator[tuple[Patch, st
         inner.extend(private.called(workbench))
     for tool in private.handoff_tools(target):
         yield HandoffPatch.on(tool), path
-    if not inner and not hasattr(target, private.MODEL_CLIENT) and not isinstance(target, UserProxyAgent):
+    modelless = getattr(target, private.MODEL_CLIENT, None) is None
+    if modelless and not inner and not isinstance(target, UserProxyAgent):
         log.warning("`%s` has no model client misstep knows: only its turns are seen", target.name)
     for part in inner:
         yield from _patches(part, joined(path, part.name), seen)

@@ -1,25 +1,23 @@
-"""Entrances: the methods by which a run gets into an agent or a team, and the places they lead to."""
+"""Entrances: what the methods have in common by which a run gets into an agent or a team."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
-from autogen_agentchat.agents import SocietyOfMindAgent
-from autogen_agentchat.base import Response, TaskResult, Team
+from autogen_agentchat.base import Team
 from autogen_core import MessageHandlerContext
 
 from misstep_autogen import private
 from misstep_autogen.halted import Halted
 from misstep_autogen.live import Live, Root, shielded
-from misstep_autogen.manager import ManagerPatch
 from misstep_autogen.messages import task_of
 from misstep_autogen.model import ModelProxy
 from misstep_autogen.patch import Patch
-from misstep_autogen.place import MODEL, Place, at, here, streamed
+from misstep_autogen.place import MODEL, Place, Stream, at, here, streamed
 from misstep_autogen.run import RunSeat
 from misstep_autogen.seats import GUARDED
 from misstep_autogen.turn import Turn
@@ -45,13 +43,19 @@ class Visit:
 
 
 class Entrance(Patch):
-    """What the entrances of agents and teams share. Each is idle where nobody holds its object any more."""
+    """
+    What the entrances of agents and teams share. Each is idle where nobody holds its object any more.
+
+    `minutes` is set where the object's model is shown what is written up for the one call, and not a conversation.
+    """
+
+    minutes = False
 
     async def run(self, *args: Any, **kwargs: Any) -> Any:
         """Run to the end."""
         return await self._call("run", args, kwargs)
 
-    def run_stream(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+    def run_stream(self, *args: Any, **kwargs: Any) -> Stream:
         """Run, and give what is said as it is said."""
         return self._stream("run_stream", args, kwargs)
 
@@ -89,18 +93,21 @@ class Entrance(Patch):
                 raise
             return instead
 
-    async def _stream(self, method: str, args: Any, kwargs: Mapping[str, Any]) -> AsyncIterator[Any]:
-        original, visit = self.original(method), self._visit(method, args, kwargs)
-        items = streamed(visit.place, original(*args, **kwargs))
+    def _stream(self, method: str, args: Any, kwargs: Mapping[str, Any]) -> Stream:
+        return self._streaming(self.original(method)(*args, **kwargs), method, args, kwargs)
+
+    async def _streaming(self, original: Stream, method: str, args: Any, kwargs: Mapping[str, Any]) -> Stream:
+        visit = self._visit(method, args, kwargs)
+        items = streamed(visit.place, original)
         if visit.place is not None:
             items = self._passing(visit, visit.place, items)
         if visit.seat is not None:
             items = visit.seat.stream(items)
-        async with aclosing(items):  # type: ignore[type-var]
+        async with aclosing(items):
             async for item in items:
                 yield item
 
-    def _passing(self, visit: Visit, place: Place, items: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    def _passing(self, visit: Visit, place: Place, items: Stream) -> Stream:
         """What the stream of an entrance passes on."""
         raise NotImplementedError
 
@@ -128,7 +135,7 @@ class Entrance(Patch):
             raises = root.on_halt == "raise" or _in_handler()
             seat = RunSeat(live, root, kwargs, responds=turns, raises=raises)
         elif place.owner is not self.target:
-            place = place.within(self.target.name, self.target, minutes=_minutes(self.target))
+            place = place.within(self.target.name, self.target, minutes=self.minutes)
         messages = given if isinstance(given, Sequence) and not isinstance(given, str) else ()
         if not turns or place.turn is not None:
             return Visit(place, messages, seated, seat=seat)
@@ -144,7 +151,7 @@ class Entrance(Patch):
             task=task_of(given),
             thread=root.thread if self.root is not None else None,
         )
-        live = Live(root.guard, session, self.target)
+        live = Live(root, session, self.target)
         if self.root is not None:
             self.root.live.append(live)
             object.__setattr__(self.target, "last_run", session.run.id)
@@ -164,138 +171,6 @@ class Entrance(Patch):
 
     def _place(self, live: Live, path: str, scope: str) -> Place:
         raise NotImplementedError
-
-
-class AgentPatch(Entrance):
-    """An agent: its runs, its turns, and the model it calls."""
-
-    methods = ("on_messages", "on_messages_stream", "run", "run_stream")
-
-    async def on_messages(self, *args: Any, **kwargs: Any) -> Any:
-        """One turn."""
-        return await self._call("on_messages", args, kwargs)
-
-    def on_messages_stream(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-        """One turn, streamed."""
-        return self._stream("on_messages_stream", args, kwargs)
-
-    async def _passing(self, visit: Visit, place: Place, items: AsyncIterator[Any]) -> AsyncIterator[Any]:
-        turn, live = place.turn, place.live
-        try:
-            if visit.turn is not None:
-                visit.turn.begin(visit.given)
-            async with aclosing(items):  # type: ignore[type-var]
-                async for item in items:
-                    if turn is not None:
-                        turn.go_on()
-                    if visit.turn is not None and isinstance(item, Response):
-                        item = visit.turn.end(item)
-                    if turn is not None and live.target is self.target:
-                        live.keep(item)
-                    yield item
-            return
-        except Exception as error:
-            sign = live.sign(self.target) if visit.seated and visit.turn and live.halted_by(error) else None
-            if sign is None:
-                raise
-        yield Response(chat_message=sign)
-
-    def _place(self, live: Live, path: str, scope: str) -> Place:
-        name = str(self.target.name)
-        return Place(live, name, path or name, scope, self.target, minutes=_minutes(self.target))
-
-
-class TeamPatch(Entrance):
-    """A team: its runs, its manager, and the model by which that chooses speakers or orchestrates them."""
-
-    methods = ("run", "run_stream")
-
-    def __init__(self, target: Any) -> None:
-        super().__init__(target)
-        self._manager: ManagerPatch | None = None
-
-    def apply(self) -> None:
-        """Put the patch in place; a team that has not run yet has no manager."""
-        super().apply()
-        if hasattr(self.target, private.MANAGER_FACTORY):
-            self.put(private.MANAGER_FACTORY, self._factory)
-        manager = private.manager(self.target)
-        if manager is not None:
-            self._managed(manager)
-            self._hand_on(self._originals.get(private.MODEL_CLIENT), self._ours.get(private.MODEL_CLIENT))
-
-    def restore(self) -> None:
-        """Take the patch away."""
-        super().restore()
-        if self._manager is not None:
-            self._manager.restore()
-        self._hand_on(self._ours.get(private.MODEL_CLIENT), self._originals.get(private.MODEL_CLIENT))
-
-    def speaker(self) -> Place | None:
-        """Where the manager calls its model; its prompts are minutes of what others said."""
-        place = super().speaker()
-        return place and place.within(private.manager_name(self.target), self.target, minutes=True)
-
-    def live(self) -> Live | None:
-        """The run the team works in."""
-        place = (here() or self._adopted()) if self.holders else None
-        return None if place is None or place.live.over else place.live
-
-    def _factory(self, *args: Any, **kwargs: Any) -> Callable[[], Any]:
-        make = self.original(private.MANAGER_FACTORY)(*args, **kwargs)
-        return lambda: self._managed(make())
-
-    def _managed(self, manager: Any) -> Any:
-        if self.holders:
-            self._manager = ManagerPatch(manager, self.live)
-            self._manager.apply()
-        return manager
-
-    def _hand_on(self, old: Any, new: Any) -> None:
-        manager = private.manager(self.target)
-        if old is not None and getattr(manager, private.MODEL_CLIENT, None) is old:
-            setattr(manager, private.MODEL_CLIENT, new)
-
-    async def _passing(self, visit: Visit, place: Place, items: AsyncIterator[Any]) -> AsyncIterator[Any]:
-        live = place.live
-        if live.halted is not None:
-            live.unheard[id(self.target)] = list(visit.given)
-            yield TaskResult(messages=[], stop_reason=live.halted)
-            return
-        try:
-            async with aclosing(items):  # type: ignore[type-var]
-                async for item in items:
-                    if getattr(item, "id", None) in live.signs.values():
-                        continue
-                    if isinstance(item, TaskResult):
-                        item = _unsigned(item, live)
-                    elif live.target is self.target:
-                        live.keep(item)
-                    yield item
-        except Exception as error:
-            if not live.halted_by(error):
-                raise
-            raise Halted(str(live.halted)) from None
-        finally:
-            if live.halted is not None:
-                with shielded(live.guard, "the end of a team"):
-                    private.settle(self.target, live.signs.values(), live.unheard)
-
-    def _place(self, live: Live, path: str, scope: str) -> Place:
-        return Place(live, instance=path, scope=scope, owner=self.target)
-
-
-def _unsigned(result: TaskResult, live: Live) -> TaskResult:
-    if not live.signs:
-        return result
-    signs = set(live.signs.values())
-    messages = [message for message in result.messages if message.id not in signs]
-    return TaskResult(messages=messages, stop_reason=result.stop_reason)
-
-
-def _minutes(target: Any) -> bool:
-    """Whether a model is shown what its agent writes up for the one call."""
-    return isinstance(target, SocietyOfMindAgent)
 
 
 def _in_handler() -> bool:

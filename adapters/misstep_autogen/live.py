@@ -28,6 +28,8 @@ class Root:
     def __init__(self, target: Any, guard: Guard, on_halt: OnHalt) -> None:
         self.target, self.guard, self.on_halt = target, guard, on_halt
         self.thread = f"autogen:{uuid.uuid4().hex[:16]}"
+        self.users: set[str] = set()
+        """The names of the agents a person speaks through."""
         self.patches: list[Patch] = []
         self.live: list[Live] = []
 
@@ -36,6 +38,7 @@ class Root:
         if target is None:
             return self
         clone = memo[id(self)] = Root(target, self.guard, self.on_halt)
+        clone.users = set(self.users)
         clone.patches = copy.deepcopy(self.patches, memo)
         return clone
 
@@ -48,13 +51,13 @@ class Live:
     `unheard` what was handed to agents and teams that were not given their turn any more.
     """
 
-    def __init__(self, guard: Guard, session: Session, target: Any) -> None:
-        self.guard, self.session, self.target = guard, session, target
+    def __init__(self, root: Root, session: Session, target: Any) -> None:
+        self.guard, self.users = root.guard, root.users
+        self.session, self.target = session, target
         self.work: list[Any] = []
         self.signs: dict[int, str] = {}
         self.unheard: dict[int, Sequence[Any]] = {}
         self.over = False
-        self._enacted = False
 
     @property
     def halted(self) -> str | None:
@@ -88,10 +91,10 @@ class Live:
 
     def enacted(self) -> None:
         """The halt takes effect where no model or tool seat has met it."""
-        if not self._enacted:
-            self._enacted = True
-            with shielded(self.guard, "a receipt"):
-                self.guard.settle(self.session, self.session.halt, took_effect=True)
+        with shielded(self.guard, "a receipt"):
+            receipts, halt = self.session.ledger.receipts, self.session.halt
+            if not any(taken.id in receipts for taken in halt.taken):
+                self.guard.settle(self.session, halt, took_effect=True)
 
     def end(self, status: Status, error: str | None = None) -> None:
         """The run is over; a second word about it is ignored."""

@@ -17,7 +17,8 @@ from autogen_core.models import (
 )
 
 from misstep.conversation import Said, digest
-from misstep.events import ProposedCall, Tool, Usage
+from misstep.events import ProposedCall, Tool, Trust, Usage
+from misstep_autogen import private
 from misstep_autogen.place import Place
 
 USER = "user"
@@ -58,7 +59,7 @@ def said(place: Place, message: LLMMessage) -> Sequence[Said]:
     """A message of a conversation; the results of a batch of calls are several."""
     match message:
         case SystemMessage():
-            return (Said("system", message.content),)
+            return (Said("system", message.content, trust=_vouched(place, message)),)
         case AssistantMessage():
             sender = "" if _own(message, place) else message.source
             return (
@@ -82,8 +83,15 @@ def said(place: Place, message: LLMMessage) -> Sequence[Said]:
             )
         case UserMessage():
             sender = place.teller if message.source == USER else message.source
-            return (Said("user", words(message.content), sender=sender, trust="agent" if sender else None),)
+            trust: Trust = "agent" if sender and sender not in place.live.users else "user"
+            return (Said("user", words(message.content), sender=sender, trust=trust),)
     return ()
+
+
+def _vouched(place: Place, message: SystemMessage) -> Trust | None:
+    """An agent's memory puts what it finds into system messages, beside the agent's own instructions."""
+    own = private.instructions(place.owner)
+    return None if own is None or message.content in own else "tool"
 
 
 def proposed(content: Any, scope: str) -> tuple[ProposedCall, ...]:
@@ -98,7 +106,9 @@ def _proposed(call: FunctionCall, key: str) -> ProposedCall:
         arguments = json.loads(call.arguments)
     except ValueError:
         arguments = None
-    return ProposedCall(key, call.name, arguments if isinstance(arguments, dict) else None, call.arguments)
+    if isinstance(arguments, dict):
+        return ProposedCall(key, call.name, arguments)
+    return ProposedCall(key, call.name, None, call.arguments)
 
 
 def call_key(scope: str, call: str) -> str:

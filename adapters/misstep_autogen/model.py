@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,7 +18,7 @@ from misstep.session import Session
 from misstep_autogen import private
 from misstep_autogen.halted import Halted
 from misstep_autogen.messages import declared, key_of, own_key, proposed, said, usage_of
-from misstep_autogen.place import MODEL, Place, at, streamed
+from misstep_autogen.place import MODEL, Place, Stream, at, streamed
 from misstep_autogen.stream import driven
 
 _batches = itertools.count()
@@ -134,7 +134,7 @@ class ModelProxy:
         steps = self._steps(place, messages, kwargs, streaming=False)
         return await adrive(place.live.guard, steps, ask, Rescue(messages))
 
-    async def create_stream(self, messages: Sequence[LLMMessage], **kwargs: Any) -> AsyncIterator[str | CreateResult]:
+    async def create_stream(self, messages: Sequence[LLMMessage], **kwargs: Any) -> Stream:
         """One model call whose tokens are passed on as they come, or, where a rule says `hold`, once it is accepted."""
         client, place = self._misstep_client, self._misstep_find()
         if place is None:
@@ -142,7 +142,7 @@ class ModelProxy:
                 yield item
             return
 
-        def begin(request: Sequence[LLMMessage]) -> AsyncIterator[Any]:
+        def begin(request: Sequence[LLMMessage]) -> Stream:
             return streamed(place.holding(MODEL), client.create_stream(request, **kwargs))
 
         guard = place.live.guard

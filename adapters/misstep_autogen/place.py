@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextvars
-from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from misstep_autogen.live import Live
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 _here: contextvars.ContextVar[Place | None] = contextvars.ContextVar("misstep_autogen_place", default=None)
 
 MODEL = "model"
+
+Stream: TypeAlias = AsyncGenerator[Any, None]
+"""What an agent, a team, a model or a workbench streams."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,7 @@ def at(place: Place | None) -> Iterator[None]:
         _here.reset(token)
 
 
-async def streamed(place: Place | None, stream: AsyncIterable[Any]) -> AsyncIterator[Any]:
+async def streamed(place: Place | None, stream: AsyncIterable[Any]) -> Stream:
     """A stream made at a place: only its own code is there, not the code that reads it."""
     iterator = aiter(stream)
     try:

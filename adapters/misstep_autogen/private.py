@@ -10,10 +10,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from autogen_agentchat.agents import MessageFilterAgent, SocietyOfMindAgent
-from autogen_agentchat.base import Team
+from autogen_agentchat.base import ChatAgent, Team
 from autogen_agentchat.messages import StopMessage
 from autogen_agentchat.teams._group_chat._chat_agent_container import ChatAgentContainer
-from autogen_agentchat.tools import AgentTool, TeamTool
 
 MODEL_CLIENT = "_model_client"
 """Where an agent, a SocietyOfMindAgent, a selecting or orchestrating team and its manager keep their model."""
@@ -46,10 +45,17 @@ def handoff_tools(agent: Any) -> Sequence[Any]:
 
 
 def called(workbench: Any) -> Iterator[Any]:
-    """The agents and teams behind a workbench's tools."""
+    """The agents and teams behind a workbench's tools: those of an AgentTool, a TeamTool and their like."""
     for tool in getattr(workbench, "_tools", ()):
-        if isinstance(tool, AgentTool | TeamTool):
-            yield tool._task_runner
+        runner = getattr(tool, "_task_runner", None)
+        if isinstance(runner, ChatAgent | Team):
+            yield runner
+
+
+def instructions(agent: Any) -> Collection[str] | None:
+    """An agent's own system messages; None where it is not known which they are."""
+    messages = getattr(agent, "_system_messages", None)
+    return None if messages is None else [message.content for message in messages]
 
 
 def manager_name(team: Any) -> str:

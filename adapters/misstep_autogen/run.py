@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -14,6 +14,7 @@ from misstep.events import Status
 from misstep_autogen.halted import Halted
 from misstep_autogen.live import Live, Root
 from misstep_autogen.messages import USER
+from misstep_autogen.place import Stream
 
 
 class RunSeat:
@@ -27,11 +28,11 @@ class RunSeat:
         self._live, self._root, self._arguments = live, root, arguments
         self._responds, self._raises = responds, raises
 
-    async def stream(self, items: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async def stream(self, items: Stream) -> Stream:
         """The stream of a run, to its end or to its halt."""
         work: list[Any] = []
         try:
-            async with aclosing(items):  # type: ignore[type-var]
+            async with aclosing(items):
                 async for item in items:
                     if isinstance(item, TaskResult | Response):
                         yield self.finished(item)

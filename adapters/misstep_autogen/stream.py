@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any
 
 from misstep.enact import Loop, Rescue, Steps
 from misstep.guard import Guard
+from misstep_autogen.place import Stream
 
 
 async def driven(
     guard: Guard,
     steps: Steps,
-    begin: Callable[[Any], AsyncIterator[Any]],
+    begin: Callable[[Any], Stream],
     rescue: Rescue[Any],
     last: type,
     *,
     hold: bool = False,
-) -> AsyncIterator[Any]:
+) -> Stream:
     """
     What `begin` streams for each request, and at the end the answer the core passes on.
 
@@ -30,7 +31,7 @@ async def driven(
     while (effect := loop.advance()) is not None:
         loop.answer, kept = None, []
         try:
-            async with aclosing(begin(effect.request)) as stream:  # type: ignore[type-var]
+            async with aclosing(begin(effect.request)) as stream:
                 async for item in stream:
                     if isinstance(item, last):
                         loop.answer = item

@@ -68,10 +68,10 @@ class Piece:
     trust: Trust | None = None
 
 
-def pieces(messages: str | Sequence[Mapping[str, Any]], place: Place) -> list[Piece]:
-    """A conversation, or a lone prompt, as its speakers said it."""
+def pieces(messages: str | Sequence[Mapping[str, Any]], place: Place, *, first: bool) -> list[Piece]:
+    """A conversation, or a lone prompt, as its speakers said it; `first` is whether its instance has no other."""
     if isinstance(messages, str):
-        return [Piece("user", messages, trust=place.vouched)]
+        messages = [{"role": "user", "content": messages}]
     found: list[Piece] = []
     begun = False
     for message in messages:
@@ -88,7 +88,7 @@ def pieces(messages: str | Sequence[Mapping[str, Any]], place: Place) -> list[Pi
                 answer = answer_of(text.removeprefix(_OBSERVATION))
                 found.append(Piece("tool", answer, answers=_id_of(found[-1].text)))
             case "user":
-                found.extend(_of_user(text, place, begun=begun))
+                found.extend(_of_user(text, place, first=first, begun=begun))
             case _:
                 found.append(Piece(role, text))
     return found
@@ -104,18 +104,24 @@ def _of_assistant(text: str, calls: tuple[Any, ...]) -> Iterator[Piece]:
     yield Piece("tool", answer_of(answer).strip(), answers=_id_of(own))
 
 
-def _of_user(text: str, place: Place, *, begun: bool) -> Iterator[Piece]:
-    """A user's message: what it quotes is vouched for by agents, and in a task begun only feedback is the user's."""
+def _of_user(text: str, place: Place, *, first: bool, begun: bool) -> Iterator[Piece]:
+    """
+    A user's message: a prompt, whose quotes agents vouch for; people's feedback; or a word of CrewAI's own.
+
+    A task has one prompt of the user's; what comes after it, or begins another conversation in the task, CrewAI put
+    together. Where a message is cut does not depend on that, so that it is known again.
+    """
     if text in _PROMPTS:
         yield Piece("user", text, trust="system")
-        return
-    if text.startswith(_SUMMARY) or (begun and place.task and not text.startswith(_FEEDBACK)):
+    elif text.startswith(_FEEDBACK):
+        yield Piece("user", text, trust="user")
+    elif text.startswith(_SUMMARY) or (begun and place.task):
         yield Piece("user", text, trust="agent")
-        return
-    cut = min((text.find(mark) for mark in _QUOTED if mark in text), default=len(text))
-    yield Piece("user", text[:cut], trust=place.vouched)
-    if cut < len(text):
-        yield Piece("user", text[cut:], trust="agent")
+    else:
+        cut = min((text.find(mark) for mark in _QUOTED if mark in text), default=len(text))
+        yield Piece("user", text[:cut], trust=place.vouched if first or not place.task else "agent")
+        if cut < len(text):
+            yield Piece("user", text[cut:], trust="agent")
 
 
 def words(content: Any) -> str:
@@ -137,14 +143,14 @@ def key_of(piece: Piece) -> str:
     return digest(piece.role, piece.text, calls or "", piece.answers or "")
 
 
-def said(piece: Piece, place: Place, *, past: bool) -> Said:
+def said(piece: Piece, place: Place, *, first: bool) -> Said:
     """
     A piece of a conversation; call ids are the instance's own.
 
-    Only in what is `past`, said before the guard came, are calls told: any other was seen where it was made.
+    Calls are only told of what was said before the guard came: any other was seen where it was made.
     """
     if piece.role == "assistant":
-        calls = native_calls(piece.calls, place) or text_calls(piece.text, place) if past else ()
+        calls = native_calls(piece.calls, place) or text_calls(piece.text, place) if first else ()
         return Said("assistant", piece.text, calls=calls)
     if piece.role == "tool":
         return Said(

@@ -113,9 +113,9 @@ class CrewModelSeat:
     def opening(self) -> list[Event]:
         """What is new in the conversation."""
         where, run = self._place, self.session.run
-        listener, past = Listener(where.agent, where.instance), not run.has_read(where.instance)
-        heard = pieces(self._messages, where)
-        events = unheard(run, listener, heard, key_of, lambda piece: said(piece, where, past=past))
+        listener, first = Listener(where.agent, where.instance), not run.has_read(where.instance)
+        heard = pieces(self._messages, where, first=first)
+        events = unheard(run, listener, heard, key_of, lambda piece: said(piece, where, first=first))
         tools = self._tools()
         ids = tuple(map(id, tools))
         told = run.memory(("tools", where.instance), Declared)

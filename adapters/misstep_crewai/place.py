@@ -16,7 +16,7 @@ class Place:
     `agent` is a name for people; `instance` the path that tells two copies apart: the task's id and the role.
 
     `vouched` says who vouches for the first prompt: the user, but for work another agent or CrewAI itself hands on.
-    `task` is whether the agent works off a task, in which nobody but people's feedback is the user.
+    `task` is whether the agent works off a task: then all that follows is CrewAI's or agents', but people's feedback.
     """
 
     agent: str

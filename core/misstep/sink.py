@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import queue
 import threading
@@ -32,8 +33,9 @@ class JsonlSink:
     Appends redacted records to a file, one JSON object a line, from a thread of its own.
 
     At most `capacity` events wait; one that finds no room is dropped and counted in `lost`. A file that cannot be
-    written is reported once in the log and in `error`; what cannot be written is counted as lost. A killed process
-    loses at most what waits and the line being written: every batch is flushed when the queue runs empty.
+    written is reported once in the log and in `error`; what cannot be written is counted as lost. A program that ends
+    writes what waits; a killed one loses at most that and the line being written: every batch is flushed when the
+    queue runs empty.
     """
 
     def __init__(self, path: str | Path, capacity: int = 10_000) -> None:
@@ -63,6 +65,7 @@ class JsonlSink:
             running, self._closed = not self._closed and self._thread is not None, True
         if not running or self._thread is None:
             return
+        atexit.unregister(self.close)
         try:
             self._queue.put(None, timeout=timeout)
         except queue.Full:
@@ -74,6 +77,7 @@ class JsonlSink:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="misstep-sink", daemon=True)
                 self._thread.start()
+                atexit.register(self.close)
 
     def _work(self) -> None:
         while True:
@@ -86,6 +90,8 @@ class JsonlSink:
 
     def _append(self, events: list[Event]) -> None:
         lines = [line for line in map(self._line, events) if line is not None]
+        if not lines:
+            return
         try:
             with self.path.open("a", encoding="utf-8", errors="replace") as file:
                 file.writelines(lines)

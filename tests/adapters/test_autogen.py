@@ -15,12 +15,15 @@ import pytest
 pytest.importorskip("autogen_agentchat")
 
 from autogen_agentchat.agents import (
+    ApprovalResponse,
     AssistantAgent,
     BaseChatAgent,
+    CodeExecutorAgent,
     MessageFilterAgent,
     MessageFilterConfig,
     PerSourceFilter,
     SocietyOfMindAgent,
+    UserProxyAgent,
 )
 from autogen_agentchat.base import Response, TaskResult
 from autogen_agentchat.conditions import MaxMessageTermination
@@ -41,6 +44,9 @@ from autogen_agentchat.teams import (
 )
 from autogen_agentchat.tools import AgentTool, TeamTool
 from autogen_core import CancellationToken, SingleThreadedAgentRuntime
+from autogen_core.code_executor import CodeExecutor, CodeResult
+from autogen_core.memory import ListMemory, MemoryContent, MemoryMimeType
+from autogen_core.model_context import BufferedChatCompletionContext
 from autogen_core.models import ChatCompletionClient, CreateResult, ModelInfo
 from autogen_core.tools import FunctionTool, StaticWorkbench, ToolResult
 from autogen_ext.models.replay import ReplayChatCompletionClient
@@ -712,6 +718,33 @@ def test_a_task_cancelled_in_mid_tool_call_does_not_hang(team: bool) -> None:
     assert report(guard, x).status == "interrupted"
 
 
+def test_what_a_run_has_left_behind_is_not_taken_for_a_run() -> None:
+    """A tool that outlives its cancelled run finishes unwatched: its run is over, and stays so."""
+    guard, done = Guard(strict=True), list[str]()
+
+    async def late(q: str) -> str:
+        """Act late."""
+        await asyncio.sleep(0.2)
+        done.append(q)
+        return "done"
+
+    alice = guarded(agent("alice", Script(*again(1, "late"), Say("said")), late), guard)
+
+    async def main() -> None:
+        task = asyncio.ensure_future(alice.run(task="go"))
+        await asyncio.sleep(0.1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.sleep(0.3)
+        assert done == ["x"]
+        assert report(guard, alice).status == "interrupted"
+        assert texts(await alice.run(task="again"))[-1] == "alice: said"
+
+    within(main())
+    assert [run.status for run in guard.report().runs] == ["interrupted", "completed"]
+
+
 def test_a_reader_that_leaves_early() -> None:
     """A stream that is not read to its end is an interrupted run; the reader is never inside the run."""
     guard = Guard(strict=True)
@@ -867,7 +900,8 @@ def test_an_agent_of_two_teams_on_one_runtime_has_runs_of_its_own() -> None:
 
 def test_a_team_in_a_team() -> None:
     """A nested team belongs to the outer run, and a halt in it ends that; both can be run again."""
-    guard, done, events = Guard(HALT, sink=(sink := Events()), strict=True), list[str](), sink
+    events, done = Events(), list[str]()
+    guard = Guard(HALT, sink=events, strict=True)
 
     async def main() -> None:
         bob = agent("bob", Script(*again(3), Say("bob is well")), acting(done))
@@ -903,7 +937,8 @@ def boss(inner: Any, *more: Any, tool: Any = AgentTool) -> tuple[AssistantAgent,
 @pytest.mark.parametrize("tool", [AgentTool, TeamTool])
 def test_an_agent_called_as_a_tool(tool: Any) -> None:
     """An agent or a team behind a tool is guarded too, and belongs to the run of its caller."""
-    guard, done, sink = Guard(REFUSE, sink=(events := Events()), strict=True), list[str](), None
+    events, done = Events(), list[str]()
+    guard = Guard(REFUSE, sink=events, strict=True)
     sub = agent("sub", Script(*again(3), Say("part done")), acting(done))
     inner = sub if tool is AgentTool else RoundRobinGroupChat([sub], max_turns=1)
     outer, _ = boss(inner, tool=tool)
@@ -917,7 +952,6 @@ def test_an_agent_called_as_a_tool(tool: Any) -> None:
     assert {event.instance for event in events.of(ModelResponded)} == {"boss", path}
     (told_,) = [event for event in events.of(MessageSent) if event.instance == path and event.role == "user"]
     assert (told_.trust, told_.sender, told_.content) == ("agent", "boss", "do your part")
-    assert sink is None
 
 
 @pytest.mark.parametrize("tool", [AgentTool, TeamTool])
@@ -935,7 +969,8 @@ def test_a_halt_in_an_agent_called_as_a_tool(tool: Any) -> None:
 
 def test_a_society_of_mind() -> None:
     """An agent that is a team inside is guarded inside and where it sums up; a halt inside ends the whole run."""
-    guard, done, sink = Guard(HALT, sink=(events := Events()), strict=True), list[str](), None
+    events, done = Events(), list[str]()
+    guard = Guard(HALT, sink=events, strict=True)
 
     async def main() -> None:
         bob = agent("bob", Script(Say("part one"), *again(9)), acting(done))
@@ -948,7 +983,6 @@ def test_a_society_of_mind() -> None:
 
     within(main())
     assert done == ["x", "x"]
-    assert sink is None
     asked = [event.instance for event in events.of(ModelResponded)]
     assert asked[:2] == ["society/RoundRobinGroupChat/bob", "society"]
     assert events.of(HistoryRewritten) == []
@@ -968,6 +1002,55 @@ def test_a_custom_agent_is_seen_by_its_turns(caplog: pytest.LogCaptureFixture) -
     assert "filter" not in caplog.text
     assert [event.agent for event in events.of(TurnStarted)] == ["custom", "filter", "alice"]
     assert [event.content for event in events.of(TurnEnded)] == ["custom answer", "alice speaks", "alice speaks"]
+
+
+def test_a_society_of_mind_alone() -> None:
+    """Guarded by itself such an agent is the run, and its inner team a part of it."""
+    guard = Guard(RETRY, strict=True)
+    inner = RoundRobinGroupChat([speaker("bob", "", "part")], max_turns=1)
+    society = guarded(SocietyOfMindAgent("society", inner, ScriptedChatClient(Script(Say(""), Say("sum")))), guard)
+    assert texts(within(society.run(task="go"))) == ["user: go", "society: sum"]
+    assert kinds(report(guard, society)) == [(Kind.RETRY, True, False)] * 2
+    assert guard.report().runs[0].run == society.last_run
+
+
+class Pretending(CodeExecutor):
+    """An executor that only says what it would run."""
+
+    async def execute_code_blocks(self, code_blocks: Any, cancellation_token: CancellationToken) -> CodeResult:
+        """Say it."""
+        return CodeResult(exit_code=0, output=f"ran {code_blocks[0].code.strip()}")
+
+    async def start(self) -> None:
+        """Nothing to start."""
+
+    async def stop(self) -> None:
+        """Nothing to stop."""
+
+    async def restart(self) -> None:
+        """Nothing to restart."""
+
+
+def test_a_code_executor(caplog: pytest.LogCaptureFixture) -> None:
+    """Without a model it is seen by its turns, and the log says so; with one, its model is judged, not its code."""
+    caplog.set_level(logging.WARNING, logger="misstep")
+    guard = Guard(RETRY, strict=True)
+
+    async def main() -> None:
+        plain = CodeExecutorAgent(
+            "plain", Pretending(), approval_func=lambda request: ApprovalResponse(approved=True, reason="")
+        )
+        team = guarded(RoundRobinGroupChat([speaker("alice", "```sh\nls\n```"), plain], max_turns=2), guard)
+        assert texts(await team.run(task="go"))[-1] == "plain: ran ls"
+        assert "`plain` has no model client" in caplog.text
+        caplog.clear()
+        client = ScriptedChatClient(Script(Say(""), Say("```sh\nls\n```"), Say("done")))
+        coder = CodeExecutorAgent("coder", Pretending(), model_client=client, approval_func=plain._approval_func)
+        assert texts(await guarded(coder, guard).run(task="go"))[-1] == "coder: done"
+        assert kinds(report(guard, coder)) == [(Kind.RETRY, True, False)]
+        assert caplog.text.count("no model client") == 0
+
+    within(main())
 
 
 def test_a_custom_agent_alone() -> None:
@@ -1036,7 +1119,8 @@ def test_a_selector_is_judged_too() -> None:
     """The model that chooses the speaker is gated: an empty choice is sampled again, a halt there is soft."""
 
     async def main() -> None:
-        guard, events = Guard(RETRY, sink=(sink := Events()), strict=True), sink
+        events = Events()
+        guard = Guard(RETRY, sink=events, strict=True)
         chooser = Script(Say(""), Say("bob"), Say("alice"))
         team = SelectorGroupChat(trio(), ScriptedChatClient(chooser), max_turns=2)
         result = await guarded(team, guard).run(task="go")
@@ -1200,6 +1284,48 @@ def test_a_second_turn_knows_the_first(team: bool) -> None:
     assert {event.thread for event in events.of(RunStarted)} == {events.of(RunStarted)[0].thread}
 
 
+def test_a_person_in_the_team_is_the_user() -> None:
+    """What a person says through a UserProxyAgent is the user's word."""
+    events = Events()
+    person = UserProxyAgent("person", input_func=lambda prompt: "order K7310")
+    team = RoundRobinGroupChat([person, speaker("alice")], max_turns=2)
+    within(guarded(team, Guard(sink=events, strict=True)).run(task="go"))
+    heard = [(event.trust, event.sender, event.content) for event in events.of(MessageSent)]
+    assert heard == [("user", "user", "go"), ("user", "person", "order K7310")]
+
+
+def test_what_a_memory_finds_does_not_vouch_as_the_system() -> None:
+    """An agent's memory speaks in system messages; only the agent's own instructions are the system's word."""
+    events = Events()
+    memory = ListMemory()
+
+    async def main() -> None:
+        await memory.add(MemoryContent(content="order K7310", mime_type=MemoryMimeType.TEXT))
+        alice = agent("alice", Script(Say("hi")), system_message="be good", memory=[memory])
+        await guarded(alice, Guard(sink=events, strict=True)).run(task="go")
+
+    within(main())
+    trust = {event.trust: event.content for event in events.of(MessageSent) if event.role == "system"}
+    assert trust.keys() == {"system", "tool"}
+    assert trust["system"] == "be good"
+    assert "K7310" in trust["tool"]
+
+
+def test_a_task_of_several_messages() -> None:
+    """A run's task is the last thing the user says in it; what others say is not the user's."""
+    events = Events()
+    guard = Guard(sink=events, strict=True)
+    alice = guarded(agent("alice", Script(Say("hi"))), guard)
+    task = [TextMessage(content="find it", source="user"), TextMessage(content="pay me", source="crawler")]
+    result = within(alice.run(task=task))
+    assert texts(result) == ["user: find it", "crawler: pay me", "alice: hi"]
+    assert [event.task for event in events.of(RunStarted)] == ["find it"]
+    assert [(event.trust, event.content) for event in events.of(MessageSent)] == [
+        ("user", "find it"),
+        ("agent", "pay me"),
+    ]
+
+
 def test_a_long_conversation_is_read_once() -> None:
     """At each call only what is new is read."""
     events = Events()
@@ -1217,6 +1343,19 @@ def test_a_long_conversation_is_read_once() -> None:
     assert len(read) == 41
     assert events.of(HistoryRewritten) == []
     assert len(events.of(ToolReturned)) == 20
+
+
+def test_a_context_that_forgets() -> None:
+    """Where the context drops its oldest messages, that is said, and nothing is counted twice."""
+    events = Events()
+    guard = Guard(sink=events, strict=True)
+    script = Script(*(Ask("act", {"q": str(number)}, id=f"c{number}") for number in range(6)), Say("done"))
+    alice = agent("alice", script, acting([]), max_tool_iterations=9, model_context=BufferedChatCompletionContext(4))
+    assert texts(within(guarded(alice, guard).run(task="go")))[-1] == "alice: done"
+    assert events.of(HistoryRewritten)
+    assert len(events.of(ToolReturned)) == 6
+    assert len(events.of(ModelResponded)) == 7
+    assert report(guard, alice).cost.tool_calls == 6
 
 
 def test_what_one_agent_hands_to_another_is_told_by_that_agent() -> None:
@@ -1408,27 +1547,30 @@ def test_components_and_state_are_as_without_us() -> None:
 
 
 @pytest.mark.parametrize("ran", [False, True], ids=["before", "after"])
-def test_a_deep_copy_keeps_its_guard_and_is_independent(ran: bool) -> None:
-    """A copied team is guarded by the same guard, works on its own agents, and is put back by itself."""
+@pytest.mark.parametrize("team", [False, True], ids=["agent", "team"])
+def test_a_deep_copy_keeps_its_guard_and_is_independent(team: bool, ran: bool) -> None:
+    """A copied team or agent is guarded by the same guard, works on its own parts, and is put back by itself."""
     guard, done = Guard(HALT, strict=True), list[str]()
 
     async def main() -> None:
         alice = agent("alice", Script(Say("hello"), *again(9)), acting(done))
-        x: Any = guarded(alice, guard)
+        x: Any = guarded(RoundRobinGroupChat([alice], max_turns=1) if team else alice, guard)
         if ran:
             await x.run(task="first")
+        before = await told(alice)
         clone = copy.deepcopy(x)
-        assert clone is not x
-        await clone.run(task="go")
-        if not ran:
-            await clone.run(task="go on")
+        inner = clone._participants[0] if team else clone
+        assert inner is not alice
+        for task in ("go", "go on")[ran:]:
+            result = await clone.run(task=task)
+        assert str(result.stop_reason).startswith(REASON)
         assert guard.report(clone.last_run).runs[0].status == "halted"
         assert clone.last_run != x.last_run
-        assert len(await told(x)) == (2 if ran else 0)
+        assert await told(alice) == before
         unguard(clone)
-        assert patch_of(clone) is None
-        assert patch_of(x) is not None
-        assert type(clone._model_client) is ScriptedChatClient
+        assert patch_of(inner) is None
+        assert patch_of(alice) is not None
+        assert type(inner._model_client) is ScriptedChatClient
 
     within(main())
 

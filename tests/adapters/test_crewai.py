@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import json
 import os
 import tempfile
 import threading
@@ -25,12 +26,17 @@ os.environ.update(
 pytest.importorskip("crewai")
 
 from crewai import Agent, Crew, CrewOutput, Process, Task
+from crewai.agent.planning_config import PlanningConfig
 from crewai.events import LLMStreamChunkEvent, crewai_event_bus
 from crewai.events.event_context import get_current_parent_id
 from crewai.flow.flow import Flow, start
 from crewai.hooks import HookAborted, InterceptionPoint, ToolCallHookContext, get_hooks
 from crewai.hooks.dispatch import get_scoped_hooks, scoped_hooks
 from crewai.llms.base_llm import BaseLLM
+from crewai.project import CrewBase
+from crewai.project import agent as as_agent
+from crewai.project import crew as as_crew
+from crewai.project import task as as_task
 from crewai.tools import tool
 from crewai.tools.tool_failure import ToolFailure
 from pydantic import BaseModel
@@ -1204,6 +1210,73 @@ def test_what_earlier_tasks_said_is_not_the_users_word() -> None:
     assert ("user", False) in heard
     assert ("agent", True) in heard
     assert ("user", True) not in heard
+
+
+@both
+def test_an_agent_that_plans_is_guarded_in_every_step(native: bool) -> None:
+    """A plan, its steps and the look at each step are conversations of the agent's; only the first prompt is a user's."""
+    steps = [{"step_number": 1, "description": "act", "tool_to_use": "act", "depends_on": []}]
+    plan = json.dumps({"plan": "p", "steps": steps, "ready": True})
+    observed = {"step_completed_successfully": True, "key_information_learned": "k", "remaining_plan_still_valid": True}
+    planner = ScriptedLLM(Script(Say(plan), Say(json.dumps(observed))))
+    calls, effects = loop(native)
+    script = Script(*calls, Say("step done"), Say("all done"))
+    done: list[str] = []
+    log = Log()
+    alice = agent(script, acting(done), native=native, planning_config=PlanningConfig(max_attempts=1, llm=planner))
+    output = guarded(crew_of(alice), Guard(REFUSE, sink=log, strict=True)).kickoff()
+    assert "all done" in output.raw
+    assert done == effects
+    assert len(log.of(ModelResponded)) == len(calls) + 4
+    assert [event.trust for event in log.of(MessageSent) if event.role == "user"] == ["user", "agent", "agent", "agent"]
+    returned = [event for event in log.of(ToolReturned) if not event.history]
+    assert len(returned) == len(effects)
+
+
+def test_a_crew_base_crew_is_guarded() -> None:
+    """A crew made by `@CrewBase` is guarded like any other."""
+    done: list[str] = []
+
+    @CrewBase
+    class Made:
+        agents_config: Any = {}  # noqa: RUF012 - CrewAI's convention
+        tasks_config: Any = {}  # noqa: RUF012
+
+        @as_agent
+        def alice(self) -> Agent:
+            """The agent."""
+            return agent(Script(*same(), Say("done")), acting(done))
+
+        @as_task
+        def work(self) -> Task:
+            """The task."""
+            return Task(description="do it", expected_output="o", agent=self.alice())
+
+        @as_crew
+        def crew(self) -> Crew:
+            """The crew."""
+            return Crew(agents=self.agents, tasks=self.tasks, verbose=False)  # type: ignore[attr-defined]
+
+    assert guarded(Made().crew(), Guard(REFUSE, strict=True)).kickoff().raw == "done"
+    assert done == ["x", "x"]
+
+
+def test_a_model_looked_up_in_a_halted_run_is_not_asked_any_more() -> None:
+    """Whoever kept `llm.call` from a run that was halted is stopped; from one that ended well, goes on unguarded."""
+    kept: list[Any] = []
+    for calls in (same(), same(1)):
+        llm = ScriptedLLM(Script(*calls, Say("done")))
+
+        @tool("act")
+        def act(q: str) -> str:
+            """Keep the model's method."""
+            kept.append(llm.call)  # noqa: B023
+            return "nothing"
+
+        guarded(crew_of(agent(Script(Say("")), act, llm=llm)), Guard(HALT, strict=True)).kickoff()
+    with pytest.raises(Halted):
+        kept[0]("hello")
+    assert kept[-1]("hello") == "done"
 
 
 # -- modes

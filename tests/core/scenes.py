@@ -284,13 +284,14 @@ class Driver:
 
     def model(self, guard: Guard, seat: ModelSeat, handler: Handler, refuse: Callable[[str], Any] | None = None) -> Any:
         """One guarded model call."""
-        return self._run(guard, model_call(guard, lambda: seat), handler, Rescue("as it came", refuse))
+        return self.play(guard, model_call(guard, lambda: seat), handler, Rescue("as it came", refuse))
 
     def tool(self, guard: Guard, seat: ToolSeat, handler: Handler, refuse: Callable[[str], Any] | None = None) -> Any:
         """One guarded tool call."""
-        return self._run(guard, tool_call(guard, lambda: seat), handler, Rescue("as it came", refuse))
+        return self.play(guard, tool_call(guard, lambda: seat), handler, Rescue("as it came", refuse))
 
-    def _run(self, guard: Guard, steps: Any, handler: Handler, rescue: Rescue[Any]) -> Any:
+    def play(self, guard: Guard, steps: Any, handler: Handler, rescue: Rescue[Any]) -> Any:
+        """Any steps."""
         if self.name == "sync":
             return drive(guard, steps, handler, rescue)
 

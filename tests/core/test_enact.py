@@ -167,7 +167,7 @@ def test_a_halt_decided_before_the_model_is_asked(driver: Driver) -> None:
 
 
 def test_what_cannot_be_done_before_the_model_is_asked_is_said(driver: Driver) -> None:
-    """A remedy for a reply, decided before there is one, is not carried out, and the receipt does not pretend it was."""
+    """A remedy for a reply, decided before there is one, is not carried out, and its receipt says so."""
     guard, _ = set_up([{"retry": 1}], finds(EMPTY, MessageSent))
     handler = Handler(GOOD)
     assert driver.model(guard, model(guard, "", user("a")), handler) is GOOD
@@ -392,7 +392,7 @@ def test_a_seat_that_cannot_even_be_taken(driver: Driver) -> None:
         raise Bug("no seat")
 
     handler = Handler(GOOD)
-    assert driver._run(guard, model_call(guard, take), handler, Rescue("as it came")) is GOOD
+    assert driver.play(guard, model_call(guard, take), handler, Rescue("as it came")) is GOOD
     assert handler.asked == ["as it came"]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pydantic import BaseModel, ConfigDict, Field
 
 from misstep.events import AnomalyFound
-from misstep.taxonomy import Category, CauseClass, Severity, taxonomy
+from misstep.taxonomy import Category, CauseClass, taxonomy
 
 _SURE = 0.5
 """Up to this confidence the ranking abstains, and still lists its candidates."""
@@ -37,8 +37,8 @@ class RootCause(BaseModel):
 
 def localize(anomalies: Iterable[AnomalyFound], outcome: str | None = None) -> RootCause | None:
     """
-    Rank the steps the anomalies point to; None where the run succeeded or no anomaly above `info` was found. A
-    failure of the guard itself is never put down to the agents.
+    Rank the steps the anomalies point to; None where the run succeeded or no anomaly of any weight was found. A failure
+    of the guard itself is never put down to the agents.
 
     An anomaly's weight, its severity's rank times its confidence, goes to the earliest event of its evidence.
     Confidence is the leading step's share, halved where a single anomaly is all there is: a place to look first,
@@ -48,11 +48,12 @@ def localize(anomalies: Iterable[AnomalyFound], outcome: str | None = None) -> R
     reasons: dict[tuple[str, int], AnomalyFound] = {}
     count = 0
     for anomaly in anomalies:
-        if anomaly.severity is Severity.INFO or anomaly.category is Category.GUARD or outcome == "success":
+        weight = anomaly.severity.rank * anomaly.confidence
+        if not weight > 0 or anomaly.category is Category.GUARD or outcome == "success":
             continue
         count += 1
         place = _earliest(anomaly)
-        weights[place] = weights.get(place, 0.0) + anomaly.severity.rank * anomaly.confidence
+        weights[place] = weights.get(place, 0.0) + weight
         reasons.setdefault(place, anomaly)
     if not weights:
         return None

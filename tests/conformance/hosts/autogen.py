@@ -10,6 +10,7 @@ from autogen_agentchat.base import TaskResult
 from autogen_agentchat.teams import RoundRobinGroupChat
 from autogen_agentchat.tools import AgentTool
 from autogen_core.tools import FunctionTool
+
 from misstep import Guard
 from misstep.testing import Ask, Say, Script
 from misstep_autogen import guarded
@@ -72,7 +73,9 @@ class GuardedTeam:
 
 
 def _agent(name: str, script: Script, tools: list[Any]) -> AssistantAgent:
-    return AssistantAgent(name, ScriptedChatClient(script), tools=tools or None, max_tool_iterations=20, description=name)
+    return AssistantAgent(
+        name, ScriptedChatClient(script), tools=tools or None, max_tool_iterations=20, description=name
+    )
 
 
 def _tools(world: World, names: tuple[str, ...]) -> list[Any]:

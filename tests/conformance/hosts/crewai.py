@@ -10,6 +10,7 @@ os.environ.update(CREWAI_DISABLE_TELEMETRY="true", OTEL_SDK_DISABLED="true", CRE
 
 from crewai import Agent, Crew, Task
 from crewai.tools import tool as as_tool
+
 from misstep import Guard
 from misstep.testing import Ask, Say, Script
 from misstep_crewai import guarded
@@ -74,5 +75,12 @@ class GuardedCrew:
 
 def _agent(role: str, script: Script, world: World, names: tuple[str, ...], *, allow_delegation: bool = False) -> Agent:
     tools = [as_tool(function.__name__)(function) for function in tools_of(world, names)]
-    return Agent(role=role, goal="help", backstory="a shop", llm=ScriptedLLM(script), tools=tools,
-                 allow_delegation=allow_delegation, verbose=False)
+    return Agent(
+        role=role,
+        goal="help",
+        backstory="a shop",
+        llm=ScriptedLLM(script),
+        tools=tools,
+        allow_delegation=allow_delegation,
+        verbose=False,
+    )

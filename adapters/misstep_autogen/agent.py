@@ -1,0 +1,56 @@
+"""An agent's entrances: its runs, and the turns it is given."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from typing import Any
+
+from autogen_agentchat.agents import SocietyOfMindAgent
+from autogen_agentchat.base import Response
+
+from misstep_autogen.entrance import Entrance, Visit
+from misstep_autogen.live import Live
+from misstep_autogen.place import Place, Stream
+
+
+class AgentPatch(Entrance):
+    """An agent: its runs, its turns, and the model it calls."""
+
+    methods = ("on_messages", "on_messages_stream", "run", "run_stream")
+
+    def __init__(self, target: Any) -> None:
+        super().__init__(target)
+        self.minutes = isinstance(target, SocietyOfMindAgent)
+
+    async def on_messages(self, *args: Any, **kwargs: Any) -> Any:
+        """One turn."""
+        return await self._call("on_messages", args, kwargs)
+
+    def on_messages_stream(self, *args: Any, **kwargs: Any) -> Stream:
+        """One turn, streamed."""
+        return self._stream("on_messages_stream", args, kwargs)
+
+    async def _passing(self, visit: Visit, place: Place, items: Stream) -> Stream:
+        turn, live = place.turn, place.live
+        try:
+            if visit.turn is not None:
+                visit.turn.begin(visit.given)
+            async with aclosing(items):
+                async for item in items:
+                    if turn is not None:
+                        turn.go_on()
+                    if visit.turn is not None and isinstance(item, Response):
+                        item = visit.turn.end(item)
+                    if turn is not None and live.target is self.target:
+                        live.keep(item)
+                    yield item
+            return
+        except Exception as error:
+            sign = live.sign(self.target) if visit.seated and visit.turn and live.halted_by(error) else None
+            if sign is None:
+                raise
+        yield Response(chat_message=sign)
+
+    def _place(self, live: Live, path: str, scope: str) -> Place:
+        name = str(self.target.name)
+        return Place(live, name, path or name, scope, self.target, minutes=self.minutes)
