@@ -51,13 +51,22 @@ class Call:
 
 @dataclass(slots=True)
 class _Agent:
-    """What one instance has done: its round, the round it last learned something in, its last calls."""
+    """What one instance has done: its round, the rounds it last learned something in, its last calls."""
 
     round: int = 0
     news: int = -1
+    news_before: int = -1
+    """The round with news before that of `news`."""
     batch: str | None = None
     recent: deque[Call] = field(default_factory=lambda: deque(maxlen=32))
     results: OrderedDict[str, int] = field(default_factory=OrderedDict)
+
+    def learned(self, round_: int) -> None:
+        """There was news in a round."""
+        if round_ > self.news:
+            self.news, self.news_before = round_, self.news
+        elif self.news_before < round_ < self.news:
+            self.news_before = round_
 
 
 class CallIndex:
@@ -125,7 +134,7 @@ class CallIndex:
         """A user spoke to the instance: that is news, and begins a round."""
         agent = self._agent(instance)
         agent.round += 1
-        agent.news = agent.round
+        agent.learned(agent.round)
         agent.batch = None
 
     def get(self, call: str | None) -> Call | None:
@@ -145,10 +154,14 @@ class CallIndex:
         agent = self._agents.get(instance)
         return reversed(agent.recent) if agent else iter(())
 
-    def progressed(self, instance: str, since: Call) -> bool:
-        """Whether the instance learned anything new in a round after that of `since`."""
-        agent = self._agents.get(instance)
-        return agent is not None and agent.news > since.round
+    def progressed(self, event: ToolRequested, since: Call) -> bool:
+        """Whether the instance learned anything new between the round of `since` and that of this call."""
+        agent = self._agents.get(event.instance)
+        if agent is None:
+            return False
+        asked = self._by_call.get(event.call or event.id)
+        simultaneous = asked is not None and agent.news >= asked.round
+        return (agent.news_before if simultaneous else agent.news) > since.round
 
     def _learn(self, call: Call, result: str) -> None:
         call.result = _digest(" ".join(result.split()))
@@ -156,7 +169,7 @@ class CallIndex:
         first = agent.results.setdefault(call.result, call.round)
         agent.results.move_to_end(call.result)
         if first == call.round:
-            agent.news = max(agent.news, call.round)
+            agent.learned(call.round)
         if len(agent.results) > self._limit:
             agent.results.popitem(last=False)
 

@@ -152,7 +152,7 @@ class Run:
 
     def progressed(self, event: ToolRequested, since: Any) -> bool:
         """Whether the event's instance learned anything new in a round after the call `since`."""
-        return self.calls.progressed(event.instance, since)
+        return self.calls.progressed(event, since)
 
     # -- what others remember -----------------------------------------------------------------------------------------
 

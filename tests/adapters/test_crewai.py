@@ -1214,7 +1214,7 @@ def test_what_earlier_tasks_said_is_not_the_users_word() -> None:
 
 @both
 def test_an_agent_that_plans_is_guarded_in_every_step(native: bool) -> None:
-    """A plan, its steps and the look at each step are conversations of the agent's; only the first prompt is a user's."""
+    """A plan, its steps and the look at each step are conversations of the agent's; only its first prompt is a user's."""
     steps = [{"step_number": 1, "description": "act", "tool_to_use": "act", "depends_on": []}]
     plan = json.dumps({"plan": "p", "steps": steps, "ready": True})
     observed = {"step_completed_successfully": True, "key_information_learned": "k", "remaining_plan_still_valid": True}

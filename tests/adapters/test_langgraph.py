@@ -1,4 +1,4 @@
-"""The LangGraph adapter beyond the shared scenarios: what `guarded` returns, streams, nesting, resume, by-hand calls."""
+"""The LangGraph adapter beyond the shared scenarios: its type, streams, nesting, resume, calls by hand."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.prebuilt import ToolNode, tools_condition
-from langgraph.types import Command, interrupt
+from langgraph.types import Command, Send, interrupt
 
 from misstep import Anomaly, AnomalyType, AttachError, Guard, Policy, Rule, Run, Rung
 from misstep.decisions import Kind
@@ -153,7 +153,7 @@ class NoSecret:
 @pytest.mark.parametrize("output", ["hold", "pass"])
 @pytest.mark.parametrize("attach", ["guarded", "middleware"])
 def test_a_held_reply_streams_no_rejected_token(attach: str, output: str) -> None:
-    """With `output: hold` a rejected reply's tokens are not streamed; with `pass` they are, which is what hold is for."""
+    """With `output: hold` a rejected reply's tokens are not streamed; with `pass` they are."""
 
     def build() -> Any:
         script = Script(Say("my SECRET words"), Say("fine words"))
@@ -188,23 +188,27 @@ def test_a_passed_reply_streams_as_without_us() -> None:
             assert "already streamed" in run.decisions[0].detail
 
 
-def test_an_inner_graph_raises_its_halt_to_the_outer_one() -> None:
+@pytest.mark.parametrize("outer_guarded", [True, False])
+def test_an_inner_graph_raises_its_halt_to_the_outer_one(outer_guarded: bool) -> None:
     """A halt in a guarded sub-graph ends the guarded outer graph softly, and reaches the caller of an unguarded one."""
-    for outer_guarded in (True, False):
-        guard = Guard(HALT, strict=True)
-        inner = guarded(builder(loop(9), [acting([])]).compile(), guard)
-        outer = StateGraph(MessagesState)
-        after: list[str] = []
-        outer.add_node("inner", inner)
-        outer.add_node("after", lambda state: after.append("went on") or {})
-        outer.add_edge(START, "inner")
-        outer.add_edge("inner", "after")
-        if outer_guarded:
-            guarded(outer.compile(), guard).invoke(TASK)
-        else:
-            with pytest.raises(Halted):
-                outer.compile().invoke(TASK)
-        assert after == []
+    guard = Guard(HALT, strict=True)
+    after: list[str] = []
+
+    def went_on(state: MessagesState) -> Any:
+        after.append("went on")
+        return {}
+
+    outer = StateGraph(MessagesState)
+    outer.add_node("inner", guarded(builder(loop(9), [acting([])]).compile(), guard))
+    outer.add_node("after", went_on)
+    outer.add_edge(START, "inner")
+    outer.add_edge("inner", "after")
+    if outer_guarded:
+        guarded(outer.compile(), guard).invoke(TASK)
+    else:
+        with pytest.raises(Halted):
+            outer.compile().invoke(TASK)
+    assert after == []
 
 
 def test_a_typed_halt_on_request() -> None:
@@ -300,6 +304,31 @@ def test_a_handler_and_a_middleware_see_one_call_once() -> None:
         assert done == ["x", "x"]
         calls = [run.cost.tool_calls for run in guard.report().runs]
         assert sum(calls) == 2
+
+
+def test_a_guarded_agent_with_the_middleware_is_judged_once() -> None:
+    """`guarded` and the middleware under one guard are one run, in which each call is judged once."""
+    guard, done = Guard(REFUSE, strict=True), list[str]()
+    agent = create_agent(ScriptedChatModel(loop()), [acting(done)], middleware=[MisstepMiddleware(guard)])
+    guarded(agent, guard).invoke(TASK)
+    (run,) = guard.report().runs
+    assert done == ["x", "x"]
+    assert (run.cost.model_calls, run.cost.tool_calls, len(run.decisions)) == (4, 2, 1)
+
+
+def test_fanned_out_copies_of_a_node_share_the_run_and_its_guard() -> None:
+    """Copies of a node that `Send` starts at once are guarded, in one run."""
+    done: list[str] = []
+    act = acting(done)
+    graph = StateGraph(MessagesState)
+    graph.add_node("start", lambda state: {})
+    graph.add_node("work", lambda state: {"messages": [("ai", act.invoke({"q": "x"}))]})
+    graph.add_edge(START, "start")
+    graph.add_conditional_edges("start", lambda state: [Send("work", state) for _ in range(4)], ["work"])
+    guard = Guard(REFUSE, strict=True)
+    guarded(graph.compile(), guard).invoke(TASK)
+    (run,) = guard.report().runs
+    assert run.cost.tool_calls == len(done)
 
 
 def test_two_guards_both_have_their_say() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import typing
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -42,6 +44,16 @@ from tests.core.scenes import (
     returned,
     user,
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quiet() -> Iterator[None]:
+    """Thousands of runs need no log."""
+    log = logging.getLogger("misstep")
+    log.setLevel(logging.CRITICAL)
+    yield
+    log.setLevel(logging.NOTSET)
+
 
 RECORDING = policy({LOOP: [], ARGUMENT: [], EMPTY: []})
 ENFORCING = policy(
@@ -339,7 +351,7 @@ wild = st.sampled_from([None, 3, "x", b"\xff", object(), float("nan"), [], {}, {
 @given(st.data())
 @examples(300)
 def test_events_of_any_make_can_be_observed(data: st.DataObject) -> None:
-    """An adapter that fills in the wrong things makes the guard fail, perhaps, but never raise, nor end what it guards."""
+    """An adapter that fills in the wrong things may make the guard fail, but never raise, nor end what it guards."""
     records = Records()
     guard = Guard(sink=records)
     for cls in data.draw(st.lists(st.sampled_from(typing.get_args(AnyEvent)), max_size=8)):
