@@ -11,6 +11,7 @@ from typing import Any
 from crewai.hooks import InterceptionPoint
 from crewai.hooks.dispatch import get_scoped_hooks, scoped_hooks
 
+import misstep
 from misstep.conversation import digest
 from misstep.guard import Guard
 from misstep.session import Session
@@ -47,6 +48,13 @@ class Live:
                 yield
         finally:
             _lives.reset(token)
+
+    def halted_by(self, error: BaseException | None) -> str | None:
+        """Why the run was halted, if that ends it: by our signal, by its words in another exception, or swallowed."""
+        reason = self.session.halted
+        if reason is None or error is None or isinstance(error, misstep.Halted):
+            return reason
+        return reason if isinstance(error, Exception) and reason in str(error) else None
 
     def failed(self, error: Exception) -> None:
         """A hook of ours crashed."""

@@ -67,6 +67,8 @@ class Asked:
 
     def arguments(self, messages: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The call's own arguments, with these messages."""
+        if messages is self.messages:
+            return self._args, dict(self._kwargs)
         if self._args:
             return (messages, *self._args[1:]), dict(self._kwargs)
         return (), {**self._kwargs, "messages": messages}

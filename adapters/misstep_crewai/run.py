@@ -45,15 +45,14 @@ def guarded(crew: Crew, guard: Guard, *, on_halt: OnHalt = "return") -> Crew:
         )
     attached = _attached(crew)
     if attached is not None and attached.guard is guard:
-        attached.on_halt = on_halt
+        object.__setattr__(crew, "misstep", Attached(guard, on_halt, attached.origin))
         return crew
     guard.attach(GUARDED)
-    bare = unguard(crew)
-    cls: Any = type(bare)
-    object.__setattr__(bare, "__class__", _guarded_class(cls))
-    object.__setattr__(bare, "misstep", Attached(guard, on_halt))
-    object.__setattr__(bare, "last_run", None)
-    return bare
+    cls: Any = type(unguard(crew))
+    object.__setattr__(crew, "__class__", _guarded_class(cls))
+    object.__setattr__(crew, "misstep", Attached(guard, on_halt))
+    object.__setattr__(crew, "last_run", None)
+    return crew
 
 
 def unguard(crew: Crew) -> Crew:
@@ -200,16 +199,17 @@ class RunSeat:
     ) -> bool:
         if self._live is None:
             return False
-        reason = self._live.session.halted if error is None or isinstance(error, Exception) else None
+        reason = self._live.halted_by(error)
         if self._end(self._live, error, reason):
             return True
-        softly = error is None and not self._nested and self._attached.on_halt == "return"
-        if reason is None or softly or isinstance(error, Halted):
+        if reason is None or isinstance(error, Halted):
+            return False
+        if error is None and not self._nested and self._attached.on_halt == "return":
             return False
         raise Halted(reason) from error
 
     def _end(self, live: Live, error: BaseException | None, reason: str | None) -> bool:
-        """The run is over; whether a halt was turned into a result."""
+        """Out of the run, which is over unless an outer crew began it; whether a halt was turned into a result."""
         try:
             self._stack.close()
             if self._nested:
@@ -217,10 +217,9 @@ class RunSeat:
             self._guard.end(live.session.run.id, _status(error, reason), error=str(error) if error else None)
             if self._guard.strict and live.crash is not None:
                 raise live.crash
-            if reason is None or error is None:
-                return False
-            restore_event_scope(self._scope)
-            if self._attached.on_halt == "return":
+            if live.session.halted is not None:
+                restore_event_scope(self._scope)
+            if reason is not None and error is not None and self._attached.on_halt == "return":
                 self.result = self._finished(reason)
                 return True
         except Exception as ours:

@@ -39,6 +39,7 @@ from crewai.project import crew as as_crew
 from crewai.project import task as as_task
 from crewai.tools import tool
 from crewai.tools.tool_failure import ToolFailure
+from crewai.utilities.i18n import I18N_DEFAULT
 from pydantic import BaseModel
 
 import misstep
@@ -60,6 +61,8 @@ from misstep.events import (
 from misstep.session import Verdict
 from misstep.testing import Ask, AskAll, Reply, Say, Script, Step
 from misstep_crewai import Halted, guarded, unguard
+from misstep_crewai.messages import pieces
+from misstep_crewai.place import Place
 from misstep_crewai.testing import ScriptedLLM
 
 pytestmark = pytest.mark.filterwarnings(
@@ -595,6 +598,29 @@ def test_a_users_own_error_passes_unchanged() -> None:
     assert guard.report().runs[0].status == "failed"
 
 
+def test_a_users_own_error_is_not_taken_for_a_halt() -> None:
+    """What the user's code raises after a halt was decided passes unchanged; the halt in other words is a halt."""
+    for words, expected in (("the disk is full", OSError), ("wrapped: {}", None)):
+        mine = crew(Script(*same(), Say("too late")), acting([]))
+
+        original = mine._execute_tasks
+
+        def execute(*args: Any, words: str = words, original: Any = original) -> Any:
+            try:
+                return original(*args)
+            except HookAborted as halt:
+                raise OSError(words.format(halt)) from halt
+
+        object.__setattr__(mine, "_execute_tasks", execute)
+        guard = Guard(HALT, strict=True)
+        if expected is not None:
+            with pytest.raises(expected, match="the disk is full"):
+                guarded(mine, guard).kickoff()
+        else:
+            assert "misstep ended this run" in guarded(mine, guard).kickoff().raw
+        assert guard.report().runs[0].status == ("failed" if expected else "halted")
+
+
 def test_an_interrupt_ends_the_run() -> None:
     """Ctrl-C in a tool passes through at once, and leaves no run open."""
     log = Log()
@@ -822,6 +848,27 @@ def test_a_function_calling_model_in_text_mode_is_covered() -> None:
     assert len(log.of(ModelResponded)) == 3
     (returned,) = log.of(ToolReturned)
     assert returned.call == log.of(ToolRequested)[0].call, "what CrewAI mended is still the call that was judged"
+
+
+def test_a_model_with_a_signature_of_its_own_is_called_as_it_was() -> None:
+    """A call the adapter cannot read reaches the model with the arguments it was made with."""
+
+    class Odd(ScriptedLLM):
+        def call(self, *args: Any, prompt: str = "", **kwargs: Any) -> Any:
+            assert (args, prompt) == ((), "hello")
+            return "odd"
+
+    llm = Odd(Script(Say("")))
+
+    @tool("act")
+    def act(q: str) -> str:
+        """Ask in another way."""
+        return llm.call(prompt="hello")
+
+    log = Log()
+    script = Script(*same(1), Say("done"))
+    assert guarded(crew(script, act), Guard(sink=log)).kickoff().raw == "done"
+    assert log.of(ToolReturned)[0].output == "odd"
 
 
 def test_structured_output_is_asked_for_through_the_gate() -> None:
@@ -1214,7 +1261,7 @@ def test_what_earlier_tasks_said_is_not_the_users_word() -> None:
 
 @both
 def test_an_agent_that_plans_is_guarded_in_every_step(native: bool) -> None:
-    """A plan, its steps and the look at each step are conversations of the agent's; only its first prompt is a user's."""
+    """A plan, its steps and the look at each step are conversations of the agent's; only one prompt is a user's."""
     steps = [{"step_number": 1, "description": "act", "tool_to_use": "act", "depends_on": []}]
     plan = json.dumps({"plan": "p", "steps": steps, "ready": True})
     observed = {"step_completed_successfully": True, "key_information_learned": "k", "remaining_plan_still_valid": True}
@@ -1277,6 +1324,107 @@ def test_a_model_looked_up_in_a_halted_run_is_not_asked_any_more() -> None:
     with pytest.raises(Halted):
         kept[0]("hello")
     assert kept[-1]("hello") == "done"
+
+
+@both
+def test_an_agent_run_by_hand_in_a_tool_is_guarded(native: bool) -> None:
+    """`Agent.kickoff` within a guarded run is part of it; CrewAI's own prompts to go on are no words of the user's."""
+    done: list[str] = []
+    log = Log()
+    calls, effects = loop(native)
+    inner = agent(Script(*calls, Say("inner done")), acting(done), role="bob", native=native)
+
+    @tool("helper")
+    def call() -> str:
+        """Have an agent do a part."""
+        return str(inner.kickoff("your part"))
+
+    mine = guarded(crew(Script(Ask("helper"), Say("done")), call), Guard(REFUSE, sink=log, strict=True))
+    assert mine.kickoff().raw == "done"
+    assert done == effects
+    assert [event.trust for event in log.of(MessageSent) if event.agent == "bob"].count("user") == 1
+
+
+def test_a_bare_crew_in_a_scope_of_hooks_of_its_own_is_only_judged() -> None:
+    """A limit: such a scope replaces ours, so a bare inner crew's calls go past the tool seat; the report says so."""
+    done: list[str] = []
+    guard = Guard(REFUSE, strict=True)
+    inner = crew(Script(*same(), Say("inner done")), acting(done))
+
+    @tool("helper")
+    def call() -> str:
+        """Have a crew do a part, in a scope of its own."""
+        with scoped_hooks({}):
+            return str(inner.kickoff())
+
+    guarded(crew(Script(Ask("helper"), Say("done")), call), guard).kickoff()
+    assert done == ["x"] * 3
+    (decision,) = guard.report().runs[0].decisions
+    assert (decision.took_effect, decision.detail) == (False, "no seat met the call again")
+
+
+def text_of(key: str, **values: str) -> str:
+    """A text of CrewAI's own."""
+    return I18N_DEFAULT.slice(key).format(**values)
+
+
+ACTION = "Thought: t\nAction: act\nAction Input: {}"
+SPOKEN: list[tuple[str, list[dict[str, Any]], list[tuple[str, str | None]]]] = [
+    ("a prompt", [{"role": "user", "content": "do"}], [("user", "user")]),
+    (
+        "with an earlier task's result",
+        [{"role": "user", "content": text_of("task_with_context", task="do", context="it is K7310")}],
+        [("user", "user"), ("user", "agent")],
+    ),
+    (
+        "with memories",
+        [{"role": "user", "content": "do" + text_of("memory", memory="it was K7310")}],
+        [("user", "user"), ("user", "agent")],
+    ),
+    (
+        "an action and its observation",
+        [{"role": "user", "content": "do"}, {"role": "assistant", "content": f"{ACTION}\nObservation: nothing"}],
+        [("user", "user"), ("assistant", None), ("tool", None)],
+    ),
+    (
+        "an observation of a step",
+        [
+            {"role": "user", "content": "do"},
+            {"role": "assistant", "content": ACTION},
+            {"role": "user", "content": "Observation: nothing"},
+        ],
+        [("user", "user"), ("assistant", None), ("tool", None)],
+    ),
+    (
+        "what CrewAI says in between",
+        [
+            {"role": "user", "content": "do"},
+            {"role": "assistant", "content": ACTION},
+            {"role": "user", "content": text_of("post_tool_reasoning")},
+            {"role": "user", "content": "Native tool calling is unavailable"},
+            {"role": "user", "content": text_of("feedback_instructions", feedback="shorter")},
+        ],
+        [("user", "user"), ("assistant", None), ("user", "system"), ("user", "agent"), ("user", "user")],
+    ),
+    (
+        "a summary of what was said",
+        [{"role": "system", "content": "s"}, {"role": "user", "content": text_of("summary", merged_summary="m")}],
+        [("system", None), ("user", "agent")],
+    ),
+    (
+        "parts that are no text",
+        [{"role": "user", "content": [{"type": "text", "text": "look"}, {"type": "image_url", "image_url": {}}]}],
+        [("user", "user")],
+    ),
+]
+
+
+@pytest.mark.parametrize(("messages", "expected"), [case[1:] for case in SPOKEN], ids=[case[0] for case in SPOKEN])
+def test_who_vouches_for_a_message(messages: list[dict[str, Any]], expected: list[tuple[str, str | None]]) -> None:
+    """What CrewAI writes into one message is told apart by who said it."""
+    found = pieces(messages, Place("alice", "t/alice", task=True), first=True)
+    assert [(piece.role, piece.trust) for piece in found] == expected
+    assert all(piece.trust != "user" or "K7310" not in piece.text for piece in found)
 
 
 # -- modes

@@ -97,7 +97,10 @@ def test_the_record_is_the_contract(tmp_path: Path) -> None:
                 "step": 5,
                 "agent": "assistant",
                 "message": "`get_order` called 3 times with the same arguments, and nothing new was learned in between",
-                "evidence": [{"step": 3, "quote": "get_order(order='A1')"}, {"step": 1, "quote": "get_order(order='A1')"}],
+                "evidence": [
+                    {"step": 3, "quote": "get_order(order='A1')"},
+                    {"step": 1, "quote": "get_order(order='A1')"},
+                ],
             }
         ],
         "decisions": [
