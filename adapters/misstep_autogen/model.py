@@ -146,9 +146,8 @@ class ModelProxy:
             return streamed(place.holding(MODEL), client.create_stream(request, **kwargs))
 
         guard = place.live.guard
-        hold = guard.mode == "enforce" and guard.holds
-        steps = self._steps(place, messages, kwargs, streaming=not hold)
-        async for item in driven(guard, steps, begin, Rescue(messages), CreateResult, hold=hold):
+        steps = self._steps(place, messages, kwargs, streaming=not guard.holds)
+        async for item in driven(guard, steps, begin, Rescue(messages), CreateResult, hold=guard.holds):
             yield item
 
     def _steps(self, place: Place, messages: Any, kwargs: dict[str, Any], *, streaming: bool) -> Steps:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from crewai.agents.parser import AgentAction
+from crewai.events.types.llm_events import LLMCallType
 from crewai.tools.tool_failure import ToolFailure
 from crewai.utilities.agent_utils import (
     build_tool_calls_assistant_message,
@@ -182,6 +183,23 @@ def spoken(raw: Any, place: Place, *, in_text: bool) -> Spoken:
     text = raw.model_dump_json() if isinstance(raw, BaseModel) else "" if raw is None else str(raw)
     (own, *_) = _of_assistant(text, ())
     return Spoken(text, key_of(own), text_calls(own.text, place) if in_text else (), loose=True)
+
+
+def chunks(raw: Any) -> list[dict[str, Any]]:
+    """A reply as CrewAI streams it, but whole: fields of `LLMStreamChunkEvent`."""
+    if isinstance(raw, str):
+        return [{"chunk": raw, "call_type": LLMCallType.LLM_CALL}] if raw else []
+    if not isinstance(raw, list) or not is_tool_call_list(raw):
+        return []
+    calls = build_tool_calls_assistant_message(raw)[1]
+    return [
+        {
+            "chunk": call["function"]["arguments"],
+            "tool_call": {**call, "index": index},
+            "call_type": LLMCallType.TOOL_CALL,
+        }
+        for index, call in enumerate(calls)
+    ]
 
 
 def native_calls(calls: Sequence[Any], place: Place) -> tuple[ProposedCall, ...]:

@@ -18,7 +18,7 @@ from misstep.conversation import Listener, unheard
 from misstep.events import Event, ModelFailed, ModelRequested, ModelResponded, Usage
 from misstep_crewai.halted import Halted
 from misstep_crewai.live import Live
-from misstep_crewai.messages import declared, key_of, pieces, said, spoken, words
+from misstep_crewai.messages import chunks, declared, key_of, pieces, said, spoken, words
 from misstep_crewai.place import place
 from misstep_crewai.private import streams
 
@@ -83,13 +83,15 @@ class Asked:
             yield
 
     def release(self, raw: Any) -> None:
-        """The reply is accepted: what was held back of it is streamed, in one piece."""
-        if self.held and raw and isinstance(raw, str) and not self.ear.streamed:
-            with llm_call_context() as call_id:
-                chunk = LLMStreamChunkEvent(
-                    chunk=raw, call_id=call_id, model=self.llm.model, from_task=self.task, from_agent=self.agent
+        """The reply is accepted: what was held back of it is streamed, its words in one piece and each of its calls."""
+        if not self.held or self.ear.streamed:
+            return
+        with llm_call_context() as call_id:
+            for chunk in chunks(raw):
+                event = LLMStreamChunkEvent(
+                    **chunk, call_id=call_id, model=self.llm.model, from_task=self.task, from_agent=self.agent
                 )
-                crewai_event_bus.emit(self.llm, event=chunk)
+                crewai_event_bus.emit(self.llm, event=event)
 
 
 @dataclass(slots=True)

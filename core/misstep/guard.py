@@ -65,8 +65,7 @@ class Guard:
         self._publisher = Publisher(sink)
         self._sessions = Sessions(runs, age)
         self._unsupported: dict[str, None] = {}
-        self.holds = self.policy.holds()
-        """Whether answers are held back from streams until they are accepted."""
+        self._holds = self.policy.holds()
 
     @classmethod
     def from_file(cls, path: str | Path, *, mode: Mode | None = None, sink: Sink | None = None) -> Guard:
@@ -270,6 +269,11 @@ class Guard:
         except Exception:
             log.exception("misstep could not record its own failure")
         return Verdict(Refuse(UNCHECKED)) if self.fails_closed and isinstance(event, ToolRequested) else PASSED
+
+    @property
+    def holds(self) -> bool:
+        """Whether answers are held back from streams until they are accepted."""
+        return self._holds and self.mode == "enforce"
 
     @property
     def fails_closed(self) -> bool:

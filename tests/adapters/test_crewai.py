@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import http.server
 import json
 import os
 import tempfile
@@ -25,7 +26,7 @@ os.environ.update(
 
 pytest.importorskip("crewai")
 
-from crewai import Agent, Crew, CrewOutput, Process, Task
+from crewai import LLM, Agent, Crew, CrewOutput, Process, Task
 from crewai.agent.planning_config import PlanningConfig
 from crewai.events import LLMStreamChunkEvent, crewai_event_bus
 from crewai.events.event_context import get_current_parent_id
@@ -945,6 +946,61 @@ def test_a_verdict_after_the_tokens_are_out_is_late() -> None:
     assert "".join(chunks).strip() == "fine"
     details = [event.detail for event in log.events if event.kind == "decision.settled"]  # type: ignore[attr-defined]
     assert "late: its tokens were already streamed" in details
+
+
+class OpenAIServer(http.server.BaseHTTPRequestHandler):
+    """Speaks OpenAI's protocol from this machine: three times the same call, then an answer."""
+
+    def log_message(self, *args: Any) -> None:
+        """Say nothing."""
+
+    def do_POST(self) -> None:
+        """One completion."""
+        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        told = sum(message["role"] == "tool" for message in asked["messages"])
+        call = {"id": f"c{told}", "type": "function", "function": {"name": "act", "arguments": '{"q": "x"}'}}
+        says = {"content": "all done"} if told == 3 else {"content": None, "tool_calls": [{**call, "index": 0}]}
+        choice = {"index": 0, "finish_reason": "stop" if told == 3 else "tool_calls"}
+        usage = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
+        whole = {"id": "x", "created": 1, "model": "m"}
+        said = {"role": "assistant", **says}
+        if asked.get("stream"):
+            chunk = {**whole, "object": "chat.completion.chunk"}
+            chunks = [{**chunk, "choices": [{**choice, "delta": said}]}, {**chunk, "choices": [], "usage": usage}]
+            body = "".join(f"data: {each}\n\n" for each in (*map(json.dumps, chunks), "[DONE]"))
+            kind = "text/event-stream"
+        else:
+            answer = {**whole, "object": "chat.completion", "usage": usage}
+            body = json.dumps({**answer, "choices": [{**choice, "message": said}]})
+            kind = "application/json"
+        self.send_response(200)
+        self.send_header("content-type", kind)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+
+@pytest.mark.parametrize("output", ["pass", "hold"])
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+def test_crewais_own_openai_client_is_guarded(streamed: bool, output: str) -> None:
+    """A provider's client as CrewAI ships it is judged, counted, streamed and held like a scripted one."""
+    done: list[str] = []
+    guard = Guard(rule(AnomalyType.REPEATED_CALL, {"refuse": 9}, output=output), strict=True)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), OpenAIServer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        llm = LLM(model="openai/gpt-4o", api_key="none", base_url=f"http://127.0.0.1:{server.server_port}/v1")
+        mine = guarded(crew_of(agent(Script(Say("")), acting(done), llm=llm)), guard)
+        if streamed:
+            chunks, result = chunks_of(mine)
+            assert chunks == ['{"q": "x"}'] * 3 + ["all done"]
+        else:
+            result = mine.kickoff()
+        server.shutdown()
+    assert result.raw == "all done"
+    assert done == ["x", "x"]
+    found = guard.report().runs[0]
+    assert (found.cost.input_tokens, found.cost.output_tokens, found.cost.estimated) == (28, 12, False)
+    assert [(each.kind, each.took_effect) for each in found.decisions] == [(Kind.REFUSE, True)]
 
 
 # -- many runs

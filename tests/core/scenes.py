@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -44,9 +45,18 @@ EVERYTHING = Seats("everything", {seat: dict.fromkeys(Kind, "") for seat in Seat
 """An adapter that can do all there is."""
 
 
+THOROUGH = int(os.environ.get("THOROUGH", "1"))
+"""How many times as many examples a property is tried with; above 1 they are new ones every time."""
+
+
 def examples(count: int) -> settings:
-    """How a property is tried: the same way every time, and never against the clock."""
-    return settings(max_examples=count*15, deadline=None, derandomize=False, suppress_health_check=[HealthCheck.too_slow])
+    """How a property is tried: never against the clock, and the same way every time unless thoroughly."""
+    return settings(
+        max_examples=count * THOROUGH,
+        deadline=None,
+        derandomize=THOROUGH == 1,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
 
 
 # -- events -----------------------------------------------------------------------------------------------------------

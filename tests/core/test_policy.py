@@ -120,7 +120,9 @@ def test_answers_are_held_only_where_they_may_be_refused(fields: dict[str, Any],
     """An answer is held back from a stream only for a rule that is on, that says so, and that would do something."""
     rules = {LOOP: Rule.model_validate(fields)}
     assert Policy(rules=rules).holds() is holds
-    assert not Policy(rules=rules, mode="shadow").holds()
+    assert Guard(Policy(rules=rules)).holds is holds
+    assert not Guard(Policy(rules=rules), mode="shadow").holds
+    assert Guard(Policy(rules=rules, mode="shadow"), mode="enforce").holds is holds
 
 
 def test_the_default_policy() -> None:
