@@ -149,9 +149,16 @@ class Session:
             self._verdicts.popitem(last=False)
 
     def remembered(self, call: str | None) -> Verdict | None:
-        """The verdict of a call that is still open; None where it was never judged or is done."""
+        """
+        The verdict of a call; None where it was never judged.
+
+        It holds as long as no other reply proposes a call of that id: a node that runs again meets the same verdict.
+        Where no reply was seen it holds while the call is open, since its id may then be used again unseen.
+        """
         known = self.run.calls.get(call)
-        return self._verdicts.get(call or "") if known is not None and known.state == "open" else None
+        if known is None or (known.state != "open" and known.batch is None):
+            return None
+        return self._verdicts.get(call or "")
 
     def forget(self, call: str) -> None:
         """Drop a call's verdict: its reply was thrown away."""

@@ -117,6 +117,19 @@ def test_an_id_used_again_is_judged_again() -> None:
         guard.observe(returned("c1", tool=tool))
 
 
+@pytest.mark.parametrize("tool", ["forbidden", "search"])
+def test_a_node_that_runs_again_meets_the_same_verdict(tool: str) -> None:
+    """A call of a reply that is made again from the start of its node, as after an interrupt, is not judged again."""
+    guard, records = set_up({LOOP: [{"refuse": 1}]}, forbidden())
+    guard.observe(replied("", proposed("c1", tool)))
+    handler = Handler("a result")
+    said = [SYNC.tool(guard, ToolSeat(guard.open(RUN), requested("c1", tool)), handler) for _ in range(3)]
+    assert len(set(said)) == 1
+    assert len(handler.asked) == (0 if tool == "forbidden" else 3)
+    assert len(records.of(ToolRequested)) == 1
+    assert len(records.of(AnomalyFound)) == len(records.of(DecisionTaken)) == (tool == "forbidden")
+
+
 def test_parallel_calls_of_a_reply_without_an_id() -> None:
     """The calls of a reply its framework gave no id are simultaneous all the same."""
     guard, records = set_up({LOOP: Rule(ladder=())})
