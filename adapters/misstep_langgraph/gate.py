@@ -19,13 +19,13 @@ from typing import Any
 from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.runnables.config import ensure_config
 from langchain_core.tools import BaseTool
-from langchain_core.tracers._streaming import _StreamingCallbackHandler, _V2StreamingCallbackHandler
 
 from misstep.enact import Rescue, adrive, drive, model_call, tool_call
 from misstep_langgraph.halted import Halted
-from misstep_langgraph.in_hand import MODEL, call_in_hand, has_in_hand, in_hand
+from misstep_langgraph.in_hand import call_in_hand, has_in_hand, in_hand, model_in_hand
 from misstep_langgraph.model import GateModelSeat, model_name
 from misstep_langgraph.place import place
+from misstep_langgraph.streaming import STREAMING, streams
 from misstep_langgraph.tool import LangChainToolSeat, refusal
 from misstep_langgraph.watcher import Watcher
 
@@ -51,16 +51,19 @@ def install() -> None:
 def _gated_generate(original: Callable[..., Any]) -> Any:
     @functools.wraps(original)
     def generate(self: BaseChatModel, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> Any:
-        watcher = _watcher(run_manager, MODEL)
+        key = model_in_hand(place(getattr(run_manager, "metadata", None)).scope)
+        watcher = _watcher(run_manager, key)
         if watcher is None:
             return original(self, messages, stop=stop, run_manager=run_manager, **kwargs)
         guard = watcher.guard
-        with in_hand(guard, MODEL):
+        with in_hand(guard, key):
             return drive(
                 guard,
                 model_call(guard, lambda: _model_seat(watcher, self, messages, run_manager, kwargs)),
-                lambda request: generate(self, request[0], stop=stop, run_manager=request[1], **kwargs),
-                Rescue((messages, run_manager)),
+                lambda request: generate(
+                    _asked(self, request), request[0], stop=stop, run_manager=request[1], **kwargs
+                ),
+                Rescue((messages, run_manager, False)),
             )
 
     return generate
@@ -71,16 +74,19 @@ def _gated_agenerate(original: Callable[..., Any]) -> Any:
     async def agenerate(
         self: BaseChatModel, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any
     ) -> Any:
-        watcher = _watcher(run_manager, MODEL)
+        key = model_in_hand(place(getattr(run_manager, "metadata", None)).scope)
+        watcher = _watcher(run_manager, key)
         if watcher is None:
             return await original(self, messages, stop=stop, run_manager=run_manager, **kwargs)
         guard = watcher.guard
-        with in_hand(guard, MODEL):
+        with in_hand(guard, key):
             return await adrive(
                 guard,
                 model_call(guard, lambda: _model_seat(watcher, self, messages, run_manager, kwargs)),
-                lambda request: agenerate(self, request[0], stop=stop, run_manager=request[1], **kwargs),
-                Rescue((messages, run_manager)),
+                lambda request: agenerate(
+                    _asked(self, request), request[0], stop=stop, run_manager=request[1], **kwargs
+                ),
+                Rescue((messages, run_manager, False)),
             )
 
     return agenerate
@@ -161,8 +167,16 @@ class _ToolCall:
         """What the model chose: injected state and runtime are not arguments."""
         if not isinstance(self._input, dict):
             return {"input": self._input}
-        names = self._tool.args
+        try:
+            names = self._tool.args
+        except Exception:  # a schema that cannot be written as JSON
+            return {name: value for name, value in self._input.items() if isinstance(value, str | int | float | list)}
         return {name: value for name, value in self._input.items() if name in names}
+
+
+def _asked(model: BaseChatModel, made: tuple[Any, Any, bool]) -> BaseChatModel:
+    """The model to call; asked again, it must not answer from a cache what was just thrown away."""
+    return model.model_copy(update={"cache": False}) if made[2] else model
 
 
 def _halt(reason: str) -> Any:
@@ -172,10 +186,10 @@ def _halt(reason: str) -> Any:
 def _model_seat(watcher: Watcher, model: BaseChatModel, messages: Any, manager: Any, kwargs: Any) -> GateModelSeat:
     """The call in the core's terms; held back from streams by a run manager without streaming handlers."""
     watcher.claim(manager.run_id)
-    streaming = any(isinstance(handler, _STREAMING) for handler in manager.handlers)
+    streaming = streams(manager)
     if streaming and watcher.guard.holds:
         manager = copy.copy(manager)
-        manager.handlers = [handler for handler in manager.handlers if not isinstance(handler, _STREAMING)]
+        manager.handlers = [handler for handler in manager.handlers if not isinstance(handler, STREAMING)]
         streaming = False
     return GateModelSeat(
         watcher.session_of(manager.parent_run_id or manager.run_id),
@@ -186,9 +200,6 @@ def _model_seat(watcher: Watcher, model: BaseChatModel, messages: Any, manager: 
         manager,
         streaming=streaming,
     )
-
-
-_STREAMING = (_StreamingCallbackHandler, _V2StreamingCallbackHandler)
 
 
 def _watcher(manager: Any, what: str) -> Watcher | None:

@@ -6,4 +6,8 @@ import misstep
 
 
 class Halted(misstep.Halted, GraphBubbleUp):
-    """Ends a graph; no node's error handling, retry policy or ToolNode swallows it."""
+    """
+    Ends a graph; no error handler, retry policy or ToolNode swallows it.
+
+    A node's own `except Exception` may; the next seat then raises it again.
+    """

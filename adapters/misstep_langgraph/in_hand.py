@@ -10,8 +10,6 @@ from typing import Any
 from misstep.guard import Guard
 from misstep_langgraph.messages import call_key
 
-MODEL = "model"
-
 _calls: contextvars.ContextVar[frozenset[tuple[int, str]]] = contextvars.ContextVar(
     "misstep_calls", default=frozenset()
 )
@@ -19,7 +17,7 @@ _calls: contextvars.ContextVar[frozenset[tuple[int, str]]] = contextvars.Context
 
 @contextmanager
 def in_hand(guard: Guard, what: str) -> Iterator[None]:
-    """While a seat has a call in hand; `what` is `MODEL` or a tool call's key."""
+    """While a seat has a call in hand; `what` is a model call's or a tool call's key."""
     token = _calls.set(_calls.get() | {(id(guard), what)})
     try:
         yield
@@ -30,6 +28,11 @@ def in_hand(guard: Guard, what: str) -> Iterator[None]:
 def has_in_hand(guard: Guard, what: str) -> bool:
     """Whether a seat of that guard further out has the call in hand."""
     return (id(guard), what) in _calls.get()
+
+
+def model_in_hand(scope: str) -> str:
+    """A model call's key: a graph run inside it makes calls of its own, in another scope."""
+    return f"model:{scope}"
 
 
 def call_in_hand(scope: str, call_id: str | None, run_id: Any) -> str:

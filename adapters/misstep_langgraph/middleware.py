@@ -15,10 +15,11 @@ from langgraph.runtime import get_runtime
 from misstep.enact import Rescue, Steps, adrive, drive, model_call, tool_call
 from misstep.guard import Guard
 from misstep.session import Session
-from misstep_langgraph.in_hand import MODEL, call_in_hand, in_hand
+from misstep_langgraph.in_hand import call_in_hand, in_hand, model_in_hand
 from misstep_langgraph.model import MiddlewareModelSeat
 from misstep_langgraph.place import RUN, place
 from misstep_langgraph.seats import MIDDLEWARE
+from misstep_langgraph.streaming import streams
 from misstep_langgraph.tool import LangChainToolSeat, refusal
 from misstep_langgraph.watcher import Watcher
 
@@ -43,12 +44,12 @@ class MisstepMiddleware(AgentMiddleware):
 
     def wrap_model_call(self, request: ModelRequest, handler: Callable[[ModelRequest], Any]) -> Any:
         """One model call."""
-        with in_hand(self.guard, MODEL):
+        with in_hand(self.guard, _model_key()):
             return drive(self.guard, self._model_steps(request), handler, Rescue(request))
 
     async def awrap_model_call(self, request: ModelRequest, handler: Callable[[ModelRequest], Awaitable[Any]]) -> Any:
         """One model call."""
-        with in_hand(self.guard, MODEL):
+        with in_hand(self.guard, _model_key()):
             return await adrive(self.guard, self._model_steps(request), handler, Rescue(request))
 
     def wrap_tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Any]) -> Any:
@@ -67,7 +68,9 @@ class MisstepMiddleware(AgentMiddleware):
         def take() -> MiddlewareModelSeat:
             config = get_config()
             where = place(config.get("metadata"))
-            return MiddlewareModelSeat(self._session(config), where, request, hold=self.guard.holds)
+            streaming = streams(config.get("callbacks"))
+            session = self._session(config)
+            return MiddlewareModelSeat(session, where, request, hold=self.guard.holds, streaming=streaming)
 
         reply = yield from model_call(self.guard, take)
         last = reply.result[-1] if isinstance(reply, ModelResponse) and reply.result else reply
@@ -125,6 +128,10 @@ def _runs_of(guard: Guard) -> _Runs:
 
 def _key(request: ToolCallRequest) -> str:
     return call_in_hand(place(get_config().get("metadata")).scope, request.tool_call["id"], None)
+
+
+def _model_key() -> str:
+    return model_in_hand(place(get_config().get("metadata")).scope)
 
 
 def _rescue(request: ToolCallRequest) -> Rescue[Any]:

@@ -104,14 +104,16 @@ class GateModelSeat(ModelCall):
     ) -> None:
         super().__init__(session, place, model, tools, streaming=streaming)
         self._messages, self._manager = messages, manager
+        self._again = False
 
     def opening(self) -> list[Event]:
         """What is new in the message list."""
         return self._opening(self._messages)
 
-    def request(self, feedback: Sequence[str]) -> tuple[list[BaseMessage], Any]:
-        """The messages, with the feedback as the user's last words, and the run manager."""
-        return [*self._messages, *map(HumanMessage, feedback)], self._manager
+    def request(self, feedback: Sequence[str]) -> tuple[list[BaseMessage], Any, bool]:
+        """The messages, with the feedback as the user's last words; the run manager; whether it was asked before."""
+        again, self._again = self._again, True
+        return [*self._messages, *map(HumanMessage, feedback)], self._manager, again
 
     def reply(self, raw: ChatResult, attempt: int) -> ModelResponded:
         """The first generation."""
@@ -125,9 +127,10 @@ class GateModelSeat(ModelCall):
 class MiddlewareModelSeat(ModelCall):
     """A model call of `create_agent`: the handler takes a `ModelRequest` and gives a `ModelResponse`."""
 
-    def __init__(self, session: Session, place: Place, request: ModelRequest, *, hold: bool) -> None:
-        super().__init__(session, place, model_name(request.model), request.tools, streaming=not hold)
+    def __init__(self, session: Session, place: Place, request: ModelRequest, *, hold: bool, streaming: bool) -> None:
+        super().__init__(session, place, model_name(request.model), request.tools, streaming=streaming and not hold)
         self._request, self._hold = request, hold
+        self._again = False
 
     def opening(self) -> list[Event]:
         """What is new in the state's messages."""
@@ -138,9 +141,14 @@ class MiddlewareModelSeat(ModelCall):
         changes: dict[str, Any] = {}
         if feedback:
             changes["messages"] = [*self._request.messages, *map(HumanMessage, feedback)]
+        model: dict[str, Any] = {}
         if self._hold:
-            model = self._request.model
-            changes["model"] = model.model_copy(update={"tags": [*(model.tags or []), "nostream"]})
+            model["tags"] = [*(self._request.model.tags or []), "nostream"]
+        if self._again:  # what was thrown away must not come back from a cache
+            model["cache"] = False
+        self._again = True
+        if model:
+            changes["model"] = self._request.model.model_copy(update=model)
         return self._request.override(**changes) if changes else self._request
 
     def reply(self, raw: Any, attempt: int) -> ModelResponded:

@@ -18,8 +18,9 @@ class LangChainToolSeat:
     """
     A tool call; the handler takes no more than what the framework itself would have passed on.
 
-    `halt` says how the run is ended here: by raising (anywhere in a guarded run), or by an objection where no run
-    seat would catch it.
+    A call without an id is the one a model proposed with the same tool and arguments; if none did, it is the
+    application's own, which is taken in and never acted on. `halt` says how the run is ended here: by raising
+    (anywhere in a guarded run), or by an objection where no run seat would catch it.
     """
 
     def __init__(
@@ -35,20 +36,14 @@ class LangChainToolSeat:
     ) -> None:
         self.session = session
         self._tool, self._arguments, self._call_id = tool, arguments, call_id
-        self._call = call_key(place.scope, call_id) if call_id else fallback_id
+        proposed = None if call_id else session.run.calls.proposed(tool, arguments)
+        self._own = not call_id and proposed is None
+        self._call = call_key(place.scope, call_id) if call_id else (proposed.call if proposed else fallback_id)
         self._place, self._request, self._halt = place, request, halt
 
     def requested(self) -> ToolRequested:
         """The call, in the name of whoever proposed it."""
-        agent, instance = self._owner()
-        return ToolRequested(
-            run=self.session.run.id,
-            call=self._call,
-            agent=agent,
-            instance=instance,
-            tool=self._tool,
-            arguments=dict(self._arguments),
-        )
+        return ToolRequested(**self._of(), arguments=dict(self._arguments))
 
     def request(self) -> Any:
         """What the framework would have passed on."""
@@ -57,29 +52,15 @@ class LangChainToolSeat:
     def result(self, raw: Any) -> ToolReturned | ToolFailed:
         """What the tool answered, or the error it reported."""
         text, failed = result_text(raw)
-        agent, instance = self._owner()
-        run = self.session.run.id
         if failed:
-            return ToolFailed(run=run, call=self._call, agent=agent, instance=instance, tool=self._tool, error=text)
-        return ToolReturned(run=run, call=self._call, agent=agent, instance=instance, tool=self._tool, output=text)
+            return ToolFailed(**self._of(), error=text)
+        return ToolReturned(**self._of(), output=text)
 
     def failure(self, error: BaseException) -> ToolFailed | ToolCancelled:
         """What the tool raised; an interrupt or a hand-off to a parent is no failure."""
-        agent, instance = self._owner()
-        run = self.session.run.id
         if isinstance(error, GraphBubbleUp) or not isinstance(error, Exception):
-            return ToolCancelled(
-                run=run, call=self._call, agent=agent, instance=instance, tool=self._tool, reason=type(error).__name__
-            )
-        return ToolFailed(
-            run=run,
-            call=self._call,
-            agent=agent,
-            instance=instance,
-            tool=self._tool,
-            error=str(error),
-            error_type=type(error).__name__,
-        )
+            return ToolCancelled(**self._of(), reason=type(error).__name__)
+        return ToolFailed(**self._of(), error=str(error), error_type=type(error).__name__)
 
     def object(self, objection: str) -> Any:
         """The objection as the tool's message, or as its output where the tool was called by hand."""
@@ -88,6 +69,17 @@ class LangChainToolSeat:
     def stop(self, reason: str) -> Any:
         """End the run here, or as soon as it can be."""
         return self._halt(reason) if self._halt is not None else self.object(reason)
+
+    def _of(self) -> dict[str, Any]:
+        agent, instance = self._owner()
+        return {
+            "run": self.session.run.id,
+            "call": self._call,
+            "agent": agent,
+            "instance": instance,
+            "tool": self._tool,
+            "history": self._own,
+        }
 
     def _owner(self) -> tuple[str, str]:
         known = self.session.run.calls.get(self._call)

@@ -16,7 +16,7 @@ from misstep.decisions import Allow
 from misstep.events import RetrievalRequested, RetrievalReturned
 from misstep.guard import Guard
 from misstep.session import Session, Verdict
-from misstep_langgraph.in_hand import MODEL, call_in_hand, has_in_hand
+from misstep_langgraph.in_hand import call_in_hand, has_in_hand, model_in_hand
 from misstep_langgraph.model import GateModelSeat, as_result
 from misstep_langgraph.place import Place, place
 from misstep_langgraph.tool import LangChainToolSeat
@@ -74,7 +74,7 @@ class Watcher(GraphCallbackHandler):
         **kwargs: Any,
     ) -> None:
         """A chat model is called; the gate may claim it."""
-        if has_in_hand(self.guard, MODEL):
+        if has_in_hand(self.guard, model_in_hand(place(metadata).scope)):
             return
         tools = (kwargs.get("invocation_params") or {}).get("tools") or ()
         name = (metadata or {}).get("ls_model_name") or (serialized or {}).get("name") or "model"

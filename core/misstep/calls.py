@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping
@@ -140,6 +141,12 @@ class CallIndex:
     def get(self, call: str | None) -> Call | None:
         """The record of a call id, the newest where an id was used again."""
         return self._by_call.get(call or "")
+
+    def proposed(self, tool: str, arguments: Mapping[str, Any]) -> Call | None:
+        """The newest of the last 64 calls that is open and asks for just this: a call without an id is that one."""
+        asked = _digest(f"{tool} {canonical(arguments)}")
+        latest = itertools.islice(reversed(self._by_call.values()), 64)
+        return next((call for call in latest if call.state == "open" and call.signature == asked), None)
 
     def same(self, event: ToolRequested) -> list[Call]:
         """Earlier finished calls of the instance with this signature, newest first, at most 15."""

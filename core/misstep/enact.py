@@ -22,8 +22,8 @@ from misstep.session import PASSED, Session, Verdict
 Request = TypeVar("Request", covariant=True)
 Raw = TypeVar("Raw")
 
-MOST_ATTEMPTS = 8
-"""However long its ladder, no model call is tried more often than this."""
+MOST_ATTEMPTS = 100
+"""No model call is tried more often than this. A ladder ends by itself, since every rung that repeats has a limit."""
 
 
 @dataclass(frozen=True, slots=True)

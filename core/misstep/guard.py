@@ -37,8 +37,8 @@ class Guard:
     own, beside the policy's; one for a type the policy has takes that one's place. `mode` (or the environment's
     MISSTEP_MODE, which wins) switches the whole guard: `enforce`, `shadow` or `off`. `sink` takes every event.
     `limits` bound the memory of one run; at most `runs` runs are open, each for at most `age` seconds without an
-    event, then it is evicted and counted. A rule slower than `budget` seconds three times is quarantined. With
-    `strict`, failures of the guard's own code are raised (for tests).
+    event, then it is evicted and counted. A fail-open rule that is slower than `budget` seconds too often, or crashes
+    three times, is quarantined. With `strict`, failures of the guard's own code are raised (for tests).
 
     A guard is shared freely between threads, event loops, graphs, teams and crews.
     """
@@ -277,8 +277,8 @@ class Guard:
 
     @property
     def fails_closed(self) -> bool:
-        """Whether any rule of the policy refuses what it cannot check."""
-        return any(rule.closed for rule in self._dispatch.rules)
+        """Whether any rule of the policy refuses what it cannot check, and the guard enforces."""
+        return self.mode == "enforce" and any(rule.closed for rule in self._dispatch.rules)
 
 
 def _rules(policy: Policy, own: Iterable[Detector]) -> list[Rulewatch]:

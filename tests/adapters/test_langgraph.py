@@ -12,6 +12,7 @@ pytest.importorskip("langgraph")
 
 from langchain.agents import create_agent
 from langchain.agents.middleware import AgentMiddleware
+from langchain_core.caches import InMemoryCache
 from langchain_core.messages import HumanMessage
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
@@ -250,27 +251,96 @@ def test_an_interrupt_and_its_resume_are_one_story() -> None:
     assert (second.status, second.cost.model_calls) == ("completed", 2)
 
 
-def test_a_tool_called_by_hand_is_guarded() -> None:
-    """A tool a node calls itself, without a ToolNode, is refused like any other."""
+def test_the_applications_own_calls_of_tools_are_left_alone() -> None:
+    """A tool a node calls for itself, again and again and in parallel, gives what it gives: no agent chose them."""
+
+    @tool
+    def rates(base: str) -> dict[str, float]:
+        """Exchange rates."""
+        return {"USD": 1.1}
+
+    def work(state: MessagesState) -> Any:
+        return {"messages": [("ai", str(sum(rates.invoke({"base": "EUR"})["USD"] for _ in range(6))))]}
+
+    graph = StateGraph(MessagesState)
+    graph.add_node("start", lambda state: {})
+    graph.add_node("work", work)
+    graph.add_edge(START, "start")
+    graph.add_conditional_edges("start", lambda state: [Send("work", state) for _ in range(4)], ["work"])
+    guard = Guard(HALT, strict=True)
+    result = guarded(graph.compile(), guard).invoke(TASK)
+    assert [message.content for message in result["messages"][1:]] == ["6.6"] * 4
+    (run,) = guard.report().runs
+    assert (run.anomalies, run.status) == ((), "completed")
+
+
+@pytest.mark.parametrize("ids", [True, False])
+def test_a_proposed_call_made_by_hand_is_guarded(ids: bool) -> None:
+    """A call a model proposed and a node makes itself, without an id, is judged once, and refused like any other."""
     done: list[str] = []
     act = acting(done)
+    asked = [Ask("act", {"q": "x"}, id=f"c{number}" if ids else "") for number in range(4)]
+    model = ScriptedChatModel(Script(*asked)).bind_tools([act])
+
+    def work(state: MessagesState) -> Any:
+        said = []
+        for _ in range(4):
+            reply = model.invoke(state["messages"])
+            said.append(("ai", str(act.invoke(reply.tool_calls[0]["args"]))))
+        return {"messages": said}
+
     graph = StateGraph(MessagesState)
-    graph.add_node("work", lambda state: {"messages": [("ai", act.invoke({"q": "x"}))]})
-    for number in range(3):
-        graph.add_node(f"n{number}", lambda state: {"messages": [("ai", act.invoke({"q": "x"}))]})
-        graph.add_edge(START if number == 0 else f"n{number - 1}", f"n{number}")
-    graph.add_edge("n2", "work")
+    graph.add_node("work", work)
+    graph.add_edge(START, "work")
     guard = Guard(REFUSE, strict=True)
     result = guarded(graph.compile(), guard).invoke(TASK)
-    # each node is an agent of its own here, so none of them repeats itself
-    assert done == ["x"] * 4
-    same = StateGraph(MessagesState)
-    same.add_node("work", lambda state: {"messages": [("ai", act.invoke({"q": "x"})) for _ in range(4)]})
-    same.add_edge(START, "work")
-    done.clear()
-    result = guarded(same.compile(), guard).invoke(TASK)
     assert done == ["x", "x"]
     assert "[misstep: repeated_call]" in str(result["messages"][-1].content)
+    (run,) = guard.report().runs
+    assert [(each.kind, each.took_effect) for each in run.decisions] == [(Kind.REFUSE, True)] * 2
+
+
+@pytest.mark.parametrize("attach", ["guarded", "middleware"])
+def test_a_retry_is_not_answered_from_a_cache(attach: str) -> None:
+    """With a model cache, a reply that was thrown away does not come back from it."""
+    script = Script(Say(""), Say("good"))
+    guard = Guard(rule(AnomalyType.EMPTY_RESPONSE, {"retry": 2}), strict=True)
+    model = ScriptedChatModel(script, cache=InMemoryCache())
+    if attach == "middleware":
+        agent = create_agent(model, [], middleware=[MisstepMiddleware(guard)])
+    else:
+        agent = guarded(create_agent(model, []), guard)
+    assert agent.invoke(TASK)["messages"][-1].content == "good"
+    assert script.calls == 2
+
+
+@pytest.mark.parametrize("mode", ["shadow", "off"])
+def test_a_guard_that_does_not_enforce_refuses_nothing(mode: Any) -> None:
+    """Even a fail-closed rule, and a crash at the seat, block nothing in shadow and off."""
+    done: list[str] = []
+    policy = Policy(rules={AnomalyType.REPEATED_CALL: Rule(on_guard_failure="closed")})
+    guard = BrokenAt(policy, mode=mode)
+    guard.method = "judge"
+    guarded(builder(loop(4), [acting(done)]).compile(), guard).invoke(TASK)
+    assert done == ["x"] * 4
+
+
+def test_a_graph_run_inside_a_model_call_is_guarded() -> None:
+    """While the middleware has a model call in hand, a guarded graph run inside it is judged all the same."""
+    guard = Guard(rule(AnomalyType.EMPTY_RESPONSE, {"retry": 1}), strict=True)
+    inner = guarded(create_agent(ScriptedChatModel(Script(Say(""), Say("inner"))), []), guard)
+
+    class Consulting(AgentMiddleware):
+        def wrap_model_call(self, request: Any, handler: Any) -> Any:
+            heard.append(inner.invoke(TASK)["messages"][-1].content)
+            return handler(request)
+
+    heard: list[Any] = []
+    outer = create_agent(
+        ScriptedChatModel(Script(Say("outer"))), [], middleware=[MisstepMiddleware(guard), Consulting()]
+    )
+    assert outer.invoke(TASK)["messages"][-1].content == "outer"
+    assert heard == ["inner"]
 
 
 def test_a_model_streamed_by_hand_is_seen_and_the_record_says_that_nothing_could_be_done() -> None:
@@ -314,21 +384,6 @@ def test_a_guarded_agent_with_the_middleware_is_judged_once() -> None:
     (run,) = guard.report().runs
     assert done == ["x", "x"]
     assert (run.cost.model_calls, run.cost.tool_calls, len(run.decisions)) == (4, 2, 1)
-
-
-def test_fanned_out_copies_of_a_node_share_the_run_and_its_guard() -> None:
-    """Copies of a node that `Send` starts at once are guarded, in one run."""
-    done: list[str] = []
-    act = acting(done)
-    graph = StateGraph(MessagesState)
-    graph.add_node("start", lambda state: {})
-    graph.add_node("work", lambda state: {"messages": [("ai", act.invoke({"q": "x"}))]})
-    graph.add_edge(START, "start")
-    graph.add_conditional_edges("start", lambda state: [Send("work", state) for _ in range(4)], ["work"])
-    guard = Guard(REFUSE, strict=True)
-    guarded(graph.compile(), guard).invoke(TASK)
-    (run,) = guard.report().runs
-    assert run.cost.tool_calls == len(done)
 
 
 def test_two_guards_both_have_their_say() -> None:
