@@ -538,21 +538,22 @@ def test_a_translation_that_crashes_changes_nothing(name: str, native: bool, mon
 
 
 @both
+@pytest.mark.parametrize(("name", "told"), [("place", UNCHECKED), ("Loop", "Tool execution blocked by hook")])
 def test_an_adapter_that_crashes_refuses_under_a_fail_closed_policy(
-    native: bool, monkeypatch: pytest.MonkeyPatch
+    name: str, told: str, native: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What cannot be checked is not executed where a rule is fail-closed; the agent is told, and the run goes on."""
 
     def crash(*args: Any, **kwargs: Any) -> Any:
         raise RuntimeError("a bug in the adapter")
 
-    monkeypatch.setattr("misstep_crewai.tool.place", crash)
+    monkeypatch.setattr(f"misstep_crewai.tool.{name}", crash)
     done: list[str] = []
     script = Script(*turns(1), Say("all done"))
     guard = Guard(rule(AnomalyType.REPEATED_CALL, {"refuse": 9}, closed=True))
     assert guarded(crew(script, acting(done), native=native), guard).kickoff().raw == "all done"
     assert done == []
-    assert UNCHECKED in "".join(script.seen[1])
+    assert told in "".join(script.seen[1])
 
 
 @dataclass(frozen=True)
@@ -855,9 +856,8 @@ def test_a_model_with_a_signature_of_its_own_is_called_as_it_was() -> None:
     """A call the adapter cannot read reaches the model with the arguments it was made with."""
 
     class Odd(ScriptedLLM):
-        def call(self, *args: Any, prompt: str = "", **kwargs: Any) -> Any:
-            assert (args, prompt) == ((), "hello")
-            return "odd"
+        def call(self, *, prompt: str) -> Any:  # type: ignore[override]
+            return f"odd {prompt}"
 
     llm = Odd(Script(Say("")))
 
@@ -869,7 +869,7 @@ def test_a_model_with_a_signature_of_its_own_is_called_as_it_was() -> None:
     log = Log()
     script = Script(*same(1), Say("done"))
     assert guarded(crew(script, act), Guard(sink=log)).kickoff().raw == "done"
-    assert log.of(ToolReturned)[0].output == "odd"
+    assert log.of(ToolReturned)[0].output == "odd hello"
 
 
 def test_structured_output_is_asked_for_through_the_gate() -> None:
