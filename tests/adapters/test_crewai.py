@@ -29,7 +29,7 @@ pytest.importorskip("crewai")
 from crewai import LLM, Agent, Crew, CrewOutput, Process, Task
 from crewai.agent.planning_config import PlanningConfig
 from crewai.events import LLMStreamChunkEvent, crewai_event_bus
-from crewai.events.event_context import get_current_parent_id
+from crewai.events.event_context import event_scope, get_current_parent_id
 from crewai.flow.flow import Flow, start
 from crewai.hooks import HookAborted, InterceptionPoint, ToolCallHookContext, get_hooks
 from crewai.hooks.dispatch import get_scoped_hooks, scoped_hooks
@@ -52,6 +52,7 @@ from misstep.events import (
     MessageSent,
     ModelRequested,
     ModelResponded,
+    ProposedCall,
     RunEnded,
     RunStarted,
     ToolCancelled,
@@ -64,6 +65,7 @@ from misstep.testing import Ask, AskAll, Reply, Say, Script, Step
 from misstep_crewai import Halted, guarded, unguard
 from misstep_crewai.messages import pieces
 from misstep_crewai.place import Place
+from misstep_crewai.proposals import Proposals
 from misstep_crewai.testing import ScriptedLLM
 
 pytestmark = pytest.mark.filterwarnings(
@@ -424,6 +426,19 @@ def test_a_halt_before_any_task_was_finished_returns_the_reason() -> None:
     assert output.raw == "misstep ended this run: repeated_call on `act`, and milder remedies did not help"
 
 
+def test_a_halt_leaves_crewais_events_in_order() -> None:
+    """CrewAI leaves its scope of events unbalanced where it is aborted; after a halt it is what it was before."""
+    for on_halt in ("return", "raise"):
+        mine = guarded(crew(Script(*same()), acting([])), Guard(HALT, strict=True), on_halt=on_halt)  # type: ignore[arg-type]
+        with event_scope("ours", "flow_started"):
+            if on_halt == "return":
+                mine.kickoff()
+            else:
+                with pytest.raises(Halted):
+                    mine.kickoff()
+            assert get_current_parent_id() == "ours"
+
+
 @both
 @ways
 def test_a_halt_is_raised_on_request(kickoff: Callable[[Crew], CrewOutput], native: bool) -> None:
@@ -709,6 +724,29 @@ def test_a_halt_in_one_of_parallel_calls_ends_the_run() -> None:
     batch = AskAll(tuple(Ask("act", {"q": q}, id=f"p{q}") for q in "xyz"))
     guarded(crew(Script(*same(2), batch, Say("too late")), acting(done)), Guard(HALT, strict=True)).kickoff()
     assert done == ["x", "x"]
+
+
+def test_a_call_is_the_newest_proposal_that_fits_it() -> None:
+    """Hooks do not say which proposal a call is: the newest reply's comes first, and one thrown away never comes."""
+    proposals = Proposals()
+
+    def propose(batch: int, *calls: tuple[str, dict[str, str] | None], loose: bool = False) -> None:
+        asked = [ProposedCall(call, "act", arguments) for call, arguments in calls]
+        proposals.propose("alice", batch, asked, loose=loose)
+
+    def taken(q: str, tool: str = "act", instance: str = "alice") -> str | None:
+        return proposals.take(instance, tool, {"q": q})
+
+    propose(1, ("never made", {"q": "x"}))
+    propose(2, ("first", {"q": "x"}), ("second", {"q": "x"}), ("other", {"q": "y"}))
+    assert [taken("x") for _ in range(4)] == ["first", "second", "never made", None]
+    assert [taken("y", tool="look"), taken("y", instance="bob"), taken("y")] == [None, None, "other"]
+    propose(3, ("thrown away", {"q": "x"}))
+    propose(3, ("tried again", {"q": "x"}))
+    assert [taken("x"), taken("x")] == ["tried again", None]
+    propose(4, ("misspelt", {"q": "x"}), loose=True)
+    propose(5, ("mumbled", None), loose=True)
+    assert [taken("x", tool="acct"), taken("y"), taken("y")] == ["mumbled", None, None]
 
 
 def test_broken_arguments_are_proposed_as_they_are() -> None:
@@ -1235,11 +1273,11 @@ def test_a_crew_in_a_tool_is_part_of_the_run(inside: str) -> None:
     inner = crew(Script(*same(), Say("inner done")), acting(done))
     if inside == "guarded":
         guarded(inner, guard)
-    outer = guarded(crew(Script(*same(2), Ask("helper"), Say("done")), acting(done), helper(inner)), guard)
+    outer = guarded(crew(Script(Ask("helper"), *same(), Say("done")), acting(done), helper(inner)), guard)
     assert outer.kickoff().raw == "done"
     assert done == ["x"] * 4
     (run,) = guard.report().runs
-    assert [each.kind for each in run.decisions] == [Kind.REFUSE]
+    assert [each.kind for each in run.decisions] == [Kind.REFUSE] * 2, "the inner crew's end is not the run's"
 
 
 @pytest.mark.parametrize("inside", ["bare", "guarded"])
