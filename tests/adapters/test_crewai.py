@@ -847,26 +847,29 @@ def test_a_reply_is_judged_once_however_models_are_stacked() -> None:
 
 
 def test_models_nobody_could_list_beforehand_are_covered() -> None:
-    """A planner made during the kickoff, a class defined in it and an async call are all seen."""
+    """A planner made during the kickoff, a class defined in it and an async call are all seen, and acted on."""
     log = Log()
+    replies = iter(["", "late two"])
 
     @tool("late")
     def late() -> str:
         """Make a model and ask it, both ways."""
 
         class Late(ScriptedLLM):
-            pass
+            async def acall(self, *args: Any, **kwargs: Any) -> Any:
+                return next(replies)
 
-        llm = Late(Script(Say("late one"), Say("late two")))
+        llm = Late(Script(Say("late one")))
         return f"{llm.call('first')} {asyncio.run(llm.acall(messages='second'))}"
 
     plan = '{"list_of_plans_per_task": [{"task_number": 1, "task": "do it", "plan": "just do"}]}'
     planner = ScriptedLLM(Script(Say(plan)), native=False)
     mine = crew(Script(Ask("late"), Say("done")), late, planning=True, planning_llm=planner)
-    guarded(mine, Guard(sink=log, strict=True)).kickoff()
+    guarded(mine, Guard(RETRY, sink=log, strict=True)).kickoff()
     said = [event.content for event in log.of(ModelResponded)]
     assert "just do" in said[0]
-    assert said[1:] == ["", "late one", "late two", "done"]
+    assert said[1:] == ["", "late one", "", "late two", "done"]
+    assert log.of(ToolReturned)[0].output == "late one late two"
     assert {event.agent for event in log.of(ModelResponded)} == {"Task Execution Planner", "alice", "crew"}
 
 
@@ -1121,6 +1124,24 @@ def test_a_bare_crew_before_and_after_is_not_touched() -> None:
     assert [bare.kickoff().raw, mine.kickoff().raw, bare.kickoff().raw] == ["one", "two", "three"]
     assert len(done) == 3 + 2 + 3
     assert len(log.of(ModelResponded)) == 4
+
+
+def test_a_context_kept_from_a_run_begins_new_ones() -> None:
+    """A kickoff in a context copied while another run was going on is a run of its own once that one is over."""
+    kept: list[contextvars.Context] = []
+    guard = Guard(REFUSE, strict=True)
+
+    @tool("act")
+    def act(q: str) -> str:
+        """Keep the context."""
+        kept.append(contextvars.copy_context())
+        return "nothing"
+
+    guarded(crew(Script(*same(1), Say("done")), act), guard).kickoff()
+    done: list[str] = []
+    kept[0].run(guarded(crew(Script(*same(), Say("done")), acting(done)), guard).kickoff)
+    assert done == ["x", "x"]
+    assert [len(each.decisions) for each in guard.report().runs] == [0, 1]
 
 
 def test_replay_is_guarded() -> None:

@@ -312,14 +312,14 @@ def parsed(text: str) -> Policy | None:
 
 
 @given(st.text())
-@examples(300)
+@examples(200)
 def test_any_text_is_a_policy_or_a_mistake(text: str) -> None:
     """Whatever text is given, reading it raises nothing but a PolicyError."""
     parsed(text)
 
 
 @given(st.data())
-@examples(300)
+@examples(200)
 def test_any_change_to_a_policy_is_a_policy_or_a_mistake(data: st.DataObject) -> None:
     """However a valid policy is mangled, reading it raises nothing but a PolicyError."""
     text = WHOLE
@@ -347,7 +347,7 @@ VALUES = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from([LOOP, ARGUMENT, FAILURE, *AnomalyType]), VALUES, max_size=3), VALUES)
-@examples(300)
+@examples(200)
 def test_any_values_are_a_policy_or_a_mistake(rules: dict[str, Any], mode: object) -> None:
     """Whatever values stand in the places of a policy, reading them raises nothing but a PolicyError."""
     policy = parsed(json.dumps({"version": 1, "mode": mode, "rules": rules}))

@@ -94,7 +94,7 @@ def watched(events: list[Event], chosen: Policy = RECORDING) -> RunReport:
 
 
 @given(batches, st.randoms(use_true_random=False))
-@examples(150)
+@examples(80)
 def test_results_may_come_in_any_order(script: list[list[Asked]], random: Any) -> None:
     """The calls of one reply are simultaneous: whatever order they come back in, the same is found."""
 
@@ -118,7 +118,7 @@ def test_results_may_come_in_any_order(script: list[list[Asked]], random: Any) -
 
 
 @given(batches, st.randoms(use_true_random=False))
-@examples(150)
+@examples(80)
 def test_calls_may_be_made_in_any_order(script: list[list[Asked]], random: Any) -> None:
     """Where no reply is seen, the calls of one batch may be asked for and come back in any order, to the same end."""
 
@@ -184,7 +184,7 @@ def told_by(name: str, script: list[list[Asked]]) -> list[Event]:
 
 
 @given(batches, batches, st.randoms(use_true_random=False))
-@examples(150)
+@examples(80)
 def test_agents_do_not_disturb_each_other(one: list[list[Asked]], other: list[list[Asked]], random: Any) -> None:
     """However two agents' events come in between each other, of each the same is found as of it alone."""
     waiting = [told_by("ann", one), told_by("bob", other)]
@@ -241,7 +241,7 @@ def stored(events: list[Event]) -> list[Event]:
     ids=["recording", "shadow", "enforcing"],
 )
 @given(script=batches)
-@examples(100)
+@examples(60)
 def test_a_record_replays_to_the_same(chosen: Policy, mode: Any, script: list[list[Asked]]) -> None:
     """The records of a run, read back and replayed through a new guard, give the same anomalies at the same steps."""
     report, events = live(script, chosen, mode)
@@ -329,7 +329,7 @@ anyhow = st.lists(st.one_of([anything(cls) for cls in typing.get_args(AnyEvent)]
 
 
 @given(anyhow)
-@examples(300)
+@examples(150)
 def test_any_events_can_be_observed(events: list[Event]) -> None:
     """Whatever events come in whatever order, the guard takes them, reports them, records them, and ends their runs."""
     records = Records()
@@ -349,7 +349,7 @@ wild = st.sampled_from([None, 3, "x", b"\xff", object(), float("nan"), [], {}, {
 
 
 @given(st.data())
-@examples(300)
+@examples(120)
 def test_events_of_any_make_can_be_observed(data: st.DataObject) -> None:
     """An adapter that fills in the wrong things may make the guard fail, but never raise, nor end what it guards."""
     records = Records()
