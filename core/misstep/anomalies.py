@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from misstep.taxonomy import AnomalyType, Severity, taxonomy
 
@@ -16,7 +17,9 @@ class Anomaly:
     `message` is for people and may name what was seen; it is redacted and escaped wherever it is shown.
     `evidence` holds the `seq` numbers of the events it rests on, newest first. `confidence` is 0 to 1.
     `facts` fill the feedback template the agent is told (`tool`, `argument`, `times`, `agent`); only names the
-    application itself declared get through, never a text of the run.
+    application itself declared get through, never a text of the run. `rewrite` is what can be passed on instead, where
+    the detector knows it: arguments (a mapping) for a call, a text for a result, a reply or a message; without it a
+    `rewrite` rung is passed over.
     """
 
     type: AnomalyType
@@ -26,6 +29,7 @@ class Anomaly:
     severity: Severity | None = None
     """None means the type's default severity."""
     facts: Mapping[str, str | int] = field(default_factory=dict)
+    rewrite: Any = None
 
     @property
     def weight(self) -> Severity:
