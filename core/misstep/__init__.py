@@ -14,6 +14,7 @@ from misstep.guard import Guard
 from misstep.policy import Policy, Rule, Rung, default_policy, load_policy
 from misstep.report import Report, RunReport
 from misstep.run import Limits, Run
+from misstep.side_effects import SideEffect, side_effect
 from misstep.sink import JsonlSink, Sink
 from misstep.taxonomy import AnomalyType, Category, Severity, taxonomy
 
@@ -38,10 +39,12 @@ __all__ = [
     "RunReport",
     "Rung",
     "Severity",
+    "SideEffect",
     "Sink",
     "TraceError",
     "UnsupportedVersionError",
     "default_policy",
     "load_policy",
+    "side_effect",
     "taxonomy",
 ]

@@ -13,8 +13,8 @@ still be rewritten. Kinds and fields are only ever added: stored records hold th
 | model.requested | ModelRequested | model, tools, messages, feedback |
 | model.responded | ModelResponded | content, calls, usage, finish_reason, logprobs, message |
 | model.failed | ModelFailed | error, error_type |
-| tool.requested | ToolRequested | tool, arguments, raw |
-| tool.returned | ToolReturned | tool, output |
+| tool.requested | ToolRequested | tool, arguments, raw, says |
+| tool.returned | ToolReturned | tool, output, recorded |
 | tool.failed | ToolFailed | tool, error, error_type |
 | tool.cancelled | ToolCancelled | tool, reason, objection |
 | message.sent | MessageSent | role, content, sender, recipient, trust |
@@ -35,6 +35,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from misstep.decisions import Kind
+from misstep.side_effects import Classified
 from misstep.taxonomy import AnomalyType, Category, Severity
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -45,11 +46,16 @@ Status = Literal["completed", "failed", "halted", "interrupted", "evicted"]
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A tool the application declares to a model: its name and JSON schema of parameters."""
+    """
+    A tool the application declares to a model: its name and JSON schema of parameters.
+
+    `says` is what its code declares, or its server hints at, of what it does to the world; None where neither does.
+    """
 
     name: str
     description: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    says: Classified | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,20 +205,25 @@ class ModelFailed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolRequested(Event):
-    """A tool is about to be called. `raw` holds the arguments as text where they could not be parsed."""
+    """
+    A tool is about to be called. `raw` holds the arguments as text where they could not be parsed; `says` as in `Tool`,
+    where the seat has the tool itself at hand.
+    """
 
     tool: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
     raw: str | None = None
+    says: Classified | None = None
     kind: Literal["tool.requested"] = "tool.requested"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolReturned(Event):
-    """A tool answered; `output` as the model will read it."""
+    """A tool answered; `output` as the model will read it. `recorded`: the journal answered, nothing was executed."""
 
     tool: str
     output: str = ""
+    recorded: bool = False
     kind: Literal["tool.returned"] = "tool.returned"
 
 

@@ -22,6 +22,7 @@ from misstep.run import Limits, Run
 from misstep.seats import Seats
 from misstep.session import PASSED, Session, Verdict, outcome_of
 from misstep.sessions import Sessions
+from misstep.side_effects import Classes
 from misstep.sink import Sink
 from misstep.support import gaps
 from misstep.taxonomy import AnomalyType
@@ -64,6 +65,7 @@ class Guard:
         self._judge = Judge(Ladder(self.policy), self._dispatch)
         self._publisher = Publisher(sink)
         self._sessions = Sessions(runs, age)
+        self._classes = Classes(self.policy.side_effects)
         self._unsupported: dict[str, None] = {}
         self._holds = self.policy.holds()
 
@@ -164,7 +166,7 @@ class Guard:
             if known is not None:
                 return known
             watching = watching or self.mode == "shadow"
-            session = Session(Run(id_, self.limits), seats, watching=watching, framework=framework)
+            session = Session(Run(id_, self.limits, self._classes), seats, watching=watching, framework=framework)
             self._sessions.add(session)
             earlier = self._sessions.follow(thread, id_)
             due = self._sessions.due()
@@ -211,6 +213,9 @@ class Guard:
         """What was decided of a call where it was proposed; judged now if it never was (one call, one verdict)."""
         session = self._sessions.get(event.run)
         known = session.remembered(event.call) if session is not None else None
+        if session is not None and event.says is not None:
+            with session.run.lock:
+                session.run.heard_of(event)
         return known if known is not None else self.judge(event)
 
     def judge(self, event: Event) -> Verdict:

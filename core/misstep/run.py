@@ -8,7 +8,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from misstep.calls import CallIndex
 from misstep.events import (
@@ -33,6 +33,7 @@ from misstep.events import (
 )
 from misstep.provenance import SOURCE, Provenance, Source
 from misstep.redact import redacted
+from misstep.side_effects import Classes, Classified
 
 M = TypeVar("M")
 T = TypeVar("T")
@@ -100,9 +101,15 @@ class Run:
     holds `lock`; it is held for nothing else.
     """
 
-    def __init__(self, id: str, limits: Limits | None = None) -> None:  # noqa: A002 - the field's own name
+    def __init__(
+        self,
+        id: str,  # noqa: A002 - the field's own name
+        limits: Limits | None = None,
+        classes: Classes | None = None,
+    ) -> None:
         self.id = id
         self.limits = limits or Limits()
+        self.classes = classes or Classes()
         self.lock = threading.RLock()
         self.started = time.time()
         self.touched = time.monotonic()
@@ -114,6 +121,10 @@ class Run:
         """(sender, recipient) → messages: who talked to whom."""
         self.tools: dict[str, Tool] = {}
         """Every tool the application declared to a model."""
+        self.says: dict[str, Classified] = {}
+        """What tools say of themselves, where a seat had the tool itself at hand."""
+        self.called: dict[str, None] = {}
+        """The names of the tools that were asked for."""
         self.agents: dict[str, None] = {}
         """Agent names in order of appearance."""
         self.spent = Spent()
@@ -153,6 +164,21 @@ class Run:
     def progressed(self, event: ToolRequested, since: Any) -> bool:
         """Whether the event's instance learned anything new in a round after the call `since`."""
         return self.calls.progressed(event, since)
+
+    def side_effect(self, tool: str) -> Classified:
+        """What a call of that tool does to the world, and how that is known."""
+        declared = self.tools.get(tool)
+        says = self.says.get(tool) or (declared.says if declared else None)
+        return self.classes.of(tool, declared.description if declared else "", says)
+
+    def heard_of(self, event: ToolRequested) -> None:
+        """Keep what the called tool says of itself; at most as many tools as `limits.agents`."""
+        self.called[event.tool] = None
+        if isinstance(event.says, Classified):
+            self.says[event.tool] = event.says
+        for held in cast("list[dict[str, Any]]", [self.called, self.says]):
+            if len(held) > self.limits.agents:
+                held.pop(next(iter(held)))
 
     # -- what others remember -----------------------------------------------------------------------------------------
 
@@ -294,12 +320,14 @@ class Run:
 
     def _on_tool_requested(self, event: ToolRequested) -> None:
         self.calls.requested(event)
+        self.heard_of(event)
 
     def _executed(self, event: ToolReturned | ToolFailed) -> None:
         known = self.calls.get(event.call)
         told_before = known is not None and known.state in ("returned", "failed")
         self.calls.settled(event)
-        if not event.history and not told_before:
+        recorded = isinstance(event, ToolReturned) and event.recorded
+        if not event.history and not told_before and not recorded:
             self.spent.tool_calls += 1
             self.instances[event.instance].spent.tool_calls += 1
 

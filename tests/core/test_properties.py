@@ -29,6 +29,7 @@ from misstep.policy import Policy
 from misstep.records import UnknownRecord, from_record, to_line, to_record
 from misstep.replay import replay, watcher
 from misstep.report import RunReport
+from misstep.side_effects import Classified, SideEffect
 from misstep.taxonomy import AnomalyType, Category, Severity
 from tests.core.scenes import (
     ARGUMENT,
@@ -55,7 +56,7 @@ def _quiet() -> Iterator[None]:
     log.setLevel(logging.NOTSET)
 
 
-RECORDING = policy({LOOP: [], ARGUMENT: [], EMPTY: []})
+RECORDING = policy({LOOP: [], ARGUMENT: [], EMPTY: [], AnomalyType.DUPLICATE_SIDE_EFFECT: []})
 ENFORCING = policy(
     {LOOP: [{"reprompt": 1}, {"refuse": 2}, "halt"], ARGUMENT: [{"retry": 1}, {"refuse": 1}], EMPTY: [{"retry": 2}]}
 )
@@ -64,7 +65,7 @@ Asked = tuple[str, dict[str, Any], str]
 """One call of a script: its tool, its arguments, and what it will come back with."""
 
 asked: st.SearchStrategy[Asked] = st.tuples(
-    st.sampled_from(["search", "read"]),
+    st.sampled_from(["search", "read", "send", "remove"]),
     st.sampled_from(
         [{}, {"q": "x"}, {"q": "X"}, {"q": "the cheapest flight from Rome to Oslo in May", "day": 1},
          {"q": "the cheapest flight from Rome to Oslo in May", "day": 2}, {"order_id": "W77"}, {"order_id": "W88"}]
@@ -302,6 +303,8 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "arguments": arguments,
     "role": st.sampled_from(["system", "user", "assistant", "tool"]),
     "trust": st.sampled_from(["user", "system", "tool", "agent", "model"]),
+    "says": st.none() | st.builds(Classified, st.sampled_from(SideEffect)),
+    "recorded": st.booleans(),
     "documents": st.lists(texts, max_size=2).map(tuple),
     "kept": st.integers(0, 9),
     "dropped": st.integers(0, 9),

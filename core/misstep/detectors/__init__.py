@@ -15,6 +15,7 @@ from misstep.anomalies import Anomaly
 from misstep.detectors.grounding import UngroundedArgument
 from misstep.detectors.repetition import RepeatedCall
 from misstep.detectors.responses import EmptyResponse
+from misstep.detectors.side_effects import DuplicateSideEffect
 from misstep.run import Run
 from misstep.taxonomy import AnomalyType
 
@@ -29,7 +30,7 @@ class Detector(Protocol):
         ...
 
 
-BUILTIN: tuple[type[Detector], ...] = (RepeatedCall, UngroundedArgument, EmptyResponse)
+BUILTIN: tuple[type[Detector], ...] = (RepeatedCall, DuplicateSideEffect, UngroundedArgument, EmptyResponse)
 """The detectors misstep ships, in the order they are asked."""
 
 
@@ -43,4 +44,12 @@ def known_detectors() -> dict[AnomalyType, type[Detector]]:
     return found
 
 
-__all__ = ["BUILTIN", "Detector", "EmptyResponse", "RepeatedCall", "UngroundedArgument", "known_detectors"]
+__all__ = [
+    "BUILTIN",
+    "Detector",
+    "DuplicateSideEffect",
+    "EmptyResponse",
+    "RepeatedCall",
+    "UngroundedArgument",
+    "known_detectors",
+]

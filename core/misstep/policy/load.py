@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from misstep.decisions import Kind
 from misstep.errors import PolicyError, PolicyMistake
 from misstep.policy.model import Policy, Rule, Rung
+from misstep.side_effects import SideEffect
 from misstep.taxonomy import AnomalyType
 
 Path_ = tuple[str | int, ...]
@@ -105,6 +106,8 @@ def _one(error: Mapping[str, Any], at: Path_, message: str, lines: Mapping[Path_
         return _mistake(at, _line(at, lines), f"unknown key `{field}`", _near(field, names))
     if kind == "enum" and at[-1:] == ("kind",):
         return _mistake(at[:-1], _line(at, lines), f"unknown decision {given!r}", _near(str(given), _KINDS))
+    if kind == "enum" and at[:1] == ("side_effects",):
+        return _mistake(at, _line(at, lines), f"unknown class {given!r}", _near(str(given), list(SideEffect)))
     if kind == "enum":
         types = [type_.value for type_ in AnomalyType]
         return _mistake(at, _line(at, lines), f"unknown anomaly type {given!r}", _near(str(given), types))

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator,
 
 from misstep.decisions import Kind
 from misstep.detectors import Detector, known_detectors
+from misstep.side_effects import SideEffect
 from misstep.taxonomy import AnomalyType, taxonomy
 
 Mode = Literal["enforce", "shadow", "off"]
@@ -70,7 +71,8 @@ class Policy(BaseModel):
     The whole policy; see `Rule`.
 
     `mode` enforces, only watches (`shadow`) or is `off`; `unsupported` says what happens where a rung asks a seat
-    for what it cannot enact: an error when the guard is attached, or the next rung it can.
+    for what it cannot enact: an error when the guard is attached, or the next rung it can. `side_effects` says of
+    tools, by name or glob (`search_*`), what they do to the world; the first that fits counts.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -79,6 +81,7 @@ class Policy(BaseModel):
     mode: Mode = "enforce"
     unsupported: Literal["error", "degrade"] = "error"
     rules: Mapping[AnomalyType, Rule] = Field(default_factory=dict)
+    side_effects: Mapping[str, SideEffect] = Field(default_factory=dict)
 
     @field_validator("rules")
     @classmethod
@@ -122,6 +125,7 @@ def default_policy() -> Policy:
         unsupported="degrade",
         rules={
             AnomalyType.REPEATED_CALL: Rule(),
+            AnomalyType.DUPLICATE_SIDE_EFFECT: Rule(ladder=()),
             AnomalyType.UNGROUNDED_ARGUMENT: Rule(ladder=()),
             AnomalyType.EMPTY_RESPONSE: Rule(),
         },
