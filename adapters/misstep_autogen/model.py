@@ -64,7 +64,7 @@ class AutoGenModelSeat:
         told.tools = tools
         return [*events, requested]
 
-    def request(self, feedback: Sequence[str]) -> list[LLMMessage]:
+    def request(self, feedback: Sequence[str], model: Any = None) -> list[LLMMessage]:
         """The messages, with the feedback as the last words."""
         return [*self._messages, *(UserMessage(content=text, source="misstep") for text in feedback)]
 

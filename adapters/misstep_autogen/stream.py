@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any
 
-from misstep.enact import Loop, Rescue, Steps
+from misstep.enact import Consult, Loop, Rescue, Steps, aasked
 from misstep.guard import Guard
 from misstep_autogen.place import Stream
 
@@ -29,17 +29,20 @@ async def driven(
     loop = Loop(guard, steps, rescue)
     kept: list[Any] = []
     while (effect := loop.advance()) is not None:
-        loop.answer, kept = None, []
+        answer, kept = None, []
         try:
+            if isinstance(effect, Consult):
+                loop.answer = await aasked(guard, effect)
+                continue
             async with aclosing(begin(effect.request)) as stream:
                 async for item in stream:
                     if isinstance(item, last):
-                        loop.answer = item
+                        answer = item
                     elif hold:
                         kept.append(item)
                     else:
                         yield item
-            loop.called = True
+            loop.returned(answer)
         except BaseException as error:
             loop.error = error
     for item in kept:

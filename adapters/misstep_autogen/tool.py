@@ -33,7 +33,7 @@ class AutoGenToolSeat:
         raw = str(given) if given is not None and not isinstance(given, Mapping) else None
         return ToolRequested(**self._of(), arguments=named, raw=raw)
 
-    def request(self) -> Any:
+    def request(self, arguments: Mapping[str, Any] | None = None) -> Any:
         """What the workbench would have been given."""
         return self._arguments
 

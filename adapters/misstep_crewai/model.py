@@ -136,7 +136,7 @@ class CrewModelSeat:
         )
         return [*events, requested]
 
-    def request(self, feedback: Sequence[str]) -> Any:
+    def request(self, feedback: Sequence[str], model: Any = None) -> Any:
         """CrewAI's own list, untouched; or a new one with the feedback as the user's last words."""
         if not feedback:
             return self._messages

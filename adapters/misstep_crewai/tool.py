@@ -42,7 +42,7 @@ class CrewToolSeat:
             arguments=self._arguments,
         )
 
-    def request(self) -> None:
+    def request(self, arguments: Mapping[str, Any] | None = None) -> None:
         """Nothing: CrewAI makes the call."""
 
     def result(self, raw: ToolCallHookContext) -> ToolReturned | ToolFailed:
@@ -134,7 +134,7 @@ class ToolHooks:
         if call is not None and call.blocked:
             answer = str(call.loop.value)
         elif call is not None:
-            call.loop.answer, call.loop.called = context, True
+            call.loop.returned(context)
             call.loop.advance()
         if session.halted is not None and not session.ended:
             self._live.guard.settle(session, session.halt, took_effect=True)

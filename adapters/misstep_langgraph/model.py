@@ -110,7 +110,7 @@ class GateModelSeat(ModelCall):
         """What is new in the message list."""
         return self._opening(self._messages)
 
-    def request(self, feedback: Sequence[str]) -> tuple[list[BaseMessage], Any, bool]:
+    def request(self, feedback: Sequence[str], model: Any = None) -> tuple[list[BaseMessage], Any, bool]:
         """The messages, with the feedback as the user's last words; the run manager; whether it was asked before."""
         again, self._again = self._again, True
         return [*self._messages, *map(HumanMessage, feedback)], self._manager, again
@@ -136,7 +136,7 @@ class MiddlewareModelSeat(ModelCall):
         """What is new in the state's messages."""
         return self._opening(self._request.messages, self._request.system_message)
 
-    def request(self, feedback: Sequence[str]) -> ModelRequest:
+    def request(self, feedback: Sequence[str], model: Any = None) -> ModelRequest:
         """The request, with the feedback as the user's last words; held back from streams where a rule says so."""
         changes: dict[str, Any] = {}
         if feedback:

@@ -45,7 +45,7 @@ class LangChainToolSeat:
         """The call, in the name of whoever proposed it."""
         return ToolRequested(**self._of(), arguments=dict(self._arguments))
 
-    def request(self) -> Any:
+    def request(self, arguments: Mapping[str, Any] | None = None) -> Any:
         """What the framework would have passed on."""
         return self._request
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
+
+Default = Literal["approve", "reject"]
+"""What stands where a person who was asked does not answer."""
 
 
 class Kind(StrEnum):
@@ -99,7 +102,7 @@ class Ask:
 
     question: str
     timeout: float = 300.0
-    default: str = "reject"
+    default: Default = "reject"
     kind: ClassVar[Kind] = Kind.ASK
 
 
@@ -123,6 +126,3 @@ class Halt:
 Decision: TypeAlias = Allow | Rewrite | Refuse | Retry | Reprompt | Reroute | Fallback | Vote | Ask | RollBack | Halt
 
 ALLOW = Allow()
-
-ENACTED = frozenset({Kind.ALLOW, Kind.REFUSE, Kind.RETRY, Kind.REPROMPT, Kind.HALT})
-"""The decisions this version carries out; the others are declared, and a policy that asks for one is told so."""

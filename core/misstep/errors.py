@@ -7,7 +7,11 @@ MisstepError
 ├── TraceError(ValueError)           a saved trace that cannot be read: code, where, what to do
 ├── MissingExtraError(ImportError)   an adapter whose framework is not installed
 ├── UnsupportedVersionError(ImportError)   a framework older than what was tried
-└── Halted                           raised on request, or where no soft halt exists
+├── JournalError(OSError)            a journal that cannot be read or written
+├── ToolTimeout(TimeoutError)        a tool that did not answer within the policy's deadline; never leaves a seat
+└── Signal                           how a seat leaves the flow of its framework
+    ├── Halted                       raised on request, or where no soft halt exists
+    └── Diverted                     the run goes on elsewhere; never leaves the run seat
 """
 
 from __future__ import annotations
@@ -79,8 +83,32 @@ class UnsupportedVersionError(MisstepError, ImportError):
         )
 
 
-class Halted(MisstepError):
-    """The guard ended the run; each adapter raises its own subclass, which is its framework's signal too."""
+class JournalError(MisstepError, OSError):
+    """The journal at `path` cannot be used; `problem` says why."""
+
+    def __init__(self, path: str, problem: str) -> None:
+        self.path, self.problem = path, problem
+        super().__init__(f"journal `{path}`: {problem}. Check the path, its permissions and the space on the disk")
+
+
+class ToolTimeout(MisstepError, TimeoutError):
+    """A tool did not answer within `seconds`; a seat makes a `ToolFailed` of it whose `error_type` is this name."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        super().__init__(f"no answer within {seconds:g} s")
+
+
+class Signal(MisstepError):
+    """Leaves the flow of a framework on purpose; each adapter's own subclasses are its framework's signals too."""
+
+
+class Diverted(Signal):
+    """The run goes on from an earlier state, or with another agent: the run seat catches it and sees to that."""
+
+
+class Halted(Signal):
+    """The guard ended the run."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason

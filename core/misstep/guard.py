@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import uuid
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
+from misstep.approval import Approver
 from misstep.decisions import Decision, Refuse
 from misstep.detectors import Detector
 from misstep.dispatch import Dispatch, Rulewatch
@@ -22,9 +23,9 @@ from misstep.run import Limits, Run
 from misstep.seats import Seats
 from misstep.session import PASSED, Session, Verdict, outcome_of
 from misstep.sessions import Sessions
-from misstep.side_effects import Classes
+from misstep.side_effects import Classes, SideEffect
 from misstep.sink import Sink
-from misstep.support import gaps
+from misstep.support import Means, gaps
 from misstep.taxonomy import AnomalyType
 
 log = logging.getLogger("misstep")
@@ -39,7 +40,8 @@ class Guard:
     MISSTEP_MODE, which wins) switches the whole guard: `enforce`, `shadow` or `off`. `sink` takes every event.
     `limits` bound the memory of one run; at most `runs` runs are open, each for at most `age` seconds without an
     event, then it is evicted and counted. A fail-open rule that is slower than `budget` seconds too often, or crashes
-    three times, is quarantined. With `strict`, failures of the guard's own code are raised (for tests).
+    three times, is quarantined. `models` are those a fallback may name, objects of the framework's own; `approver` is
+    who is asked where a person decides. With `strict`, failures of the guard's own code are raised (for tests).
 
     A guard is shared freely between threads, event loops, graphs, teams and crews.
     """
@@ -51,6 +53,8 @@ class Guard:
         detectors: Iterable[Detector] = (),
         mode: Mode | None = None,
         sink: Sink | None = None,
+        models: Mapping[str, Any] | None = None,
+        approver: Approver | None = None,
         limits: Limits | None = None,
         runs: int = 1000,
         age: float = 3600.0,
@@ -62,12 +66,16 @@ class Guard:
         self.limits = limits or Limits()
         self.strict = strict
         self._dispatch = Dispatch(_rules(self.policy, detectors), budget=budget, strict=strict)
-        self._judge = Judge(Ladder(self.policy), self._dispatch)
+        self.models = dict(models or {})
+        self.approver = approver
+        self._means = Means(self.models.keys(), approver is not None)
+        self._judge = Judge(Ladder(self.policy), self._dispatch, self._means, self.repeatable)
         self._publisher = Publisher(sink)
         self._sessions = Sessions(runs, age)
         self._classes = Classes(self.policy.side_effects)
         self._unsupported: dict[str, None] = {}
         self._holds = self.policy.holds()
+        self._deadline = self.policy.deadline()
 
     @classmethod
     def from_file(cls, path: str | Path, *, mode: Mode | None = None, sink: Sink | None = None) -> Guard:
@@ -125,16 +133,16 @@ class Guard:
 
     # -- for adapters -------------------------------------------------------------------------------------------------
 
-    def attach(self, seats: Seats) -> None:
+    def attach(self, seats: Seats, agents: Collection[str] | None = None) -> None:
         """
-        Hold the policy against what an adapter can enact.
+        Hold the policy against what an adapter can enact, and the `agents` it can give the turn to, if it knows them.
 
         Raises `AttachError` where it asks for more, unless the policy says `unsupported: degrade`: then the next rung
         that can be enacted stands in, the gap is logged once, and every report repeats it.
         """
         if self.mode != "enforce":
             return
-        missing = gaps(self.policy, seats)
+        missing = gaps(self.policy, seats, self._means, agents)
         if missing and self.policy.unsupported == "error":
             raise AttachError(seats.adapter, missing)
         for gap in missing:
@@ -153,6 +161,7 @@ class Guard:
         thread: str | None = None,
         resumes: bool = False,
         watching: bool = False,
+        agents: Collection[str] | None = None,
     ) -> Session:
         """
         Begin a run, or find it open.
@@ -166,7 +175,8 @@ class Guard:
             if known is not None:
                 return known
             watching = watching or self.mode == "shadow"
-            session = Session(Run(id_, self.limits, self._classes), seats, watching=watching, framework=framework)
+            run_ = Run(id_, self.limits, self._classes)
+            session = Session(run_, seats, watching=watching, framework=framework, agents=agents)
             self._sessions.add(session)
             earlier = self._sessions.follow(thread, id_)
             due = self._sessions.due()
@@ -239,6 +249,15 @@ class Guard:
             return self.failed(type(event).__name__, error, event)
         return verdict
 
+    def take(self, event: Event) -> None:
+        """Put an event on a run's record without judging it."""
+        session = self._sessions.active(event.run) if self.mode != "off" else None
+        if session is not None:
+            with session.run.lock:
+                session.append(event)
+                news = session.news()
+            self._publisher.publish(news)
+
     def settle(
         self,
         session: Session,
@@ -274,6 +293,16 @@ class Guard:
         except Exception:
             log.exception("misstep could not record its own failure")
         return Verdict(Refuse(UNCHECKED)) if self.fails_closed and isinstance(event, ToolRequested) else PASSED
+
+    def repeatable(self, tool: str, run: Run) -> bool:
+        """Whether a call of that tool may be made twice: only if it is declared to change nothing."""
+        classified = run.side_effect(tool)
+        return classified.declared and classified.side_effect is SideEffect.READ_ONLY
+
+    @property
+    def deadline(self) -> float | None:
+        """How many seconds a tool has to answer, where a rule for `tool_timeout` enforces that; None: for ever."""
+        return self._deadline if self.mode == "enforce" else None
 
     @property
     def holds(self) -> bool:

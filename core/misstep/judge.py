@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
+
 from misstep import feedback
 from misstep.anomalies import Anomaly
 from misstep.decisions import ALLOW, Decision, Halt, Kind, Refuse
 from misstep.dispatch import Dispatch, Failure, Findings
-from misstep.events import Event, ModelResponded, ToolCancelled, ToolRequested
-from misstep.policy import Ladder
-from misstep.seats import Seat
+from misstep.events import Event, ModelResponded, ToolCancelled, ToolFailed, ToolRequested, ToolReturned
+from misstep.policy import Ladder, Reach
+from misstep.run import Run
 from misstep.session import PASSED, Session, Verdict
-from misstep.support import reach
+from misstep.support import Means, reach
 from misstep.taxonomy import AnomalyType
 
 UNCHECKED = (
@@ -18,15 +21,23 @@ UNCHECKED = (
     "Do not repeat it now; go on without it, or say that you could not do it."
 )
 
+_UNCHECKED_RESULT = "[misstep: guard_failure] What the tool answered was withheld: it could not be checked."
+
 _OF_THE_REPLY = frozenset({Kind.RETRY, Kind.REPROMPT, Kind.VOTE, Kind.FALLBACK, Kind.ROLL_BACK, Kind.HALT})
 """Decisions on a proposed call that concern the whole reply; the others are enforced where the call is made."""
 
 
 class Judge:
-    """Judges events of any session; the caller holds the session's lock."""
+    """
+    Judges events of any session; the caller holds the session's lock.
 
-    def __init__(self, ladder: Ladder, dispatch: Dispatch) -> None:
-        self._ladder, self._dispatch = ladder, dispatch
+    `repeatable` tells whether a tool's call may be made twice.
+    """
+
+    def __init__(
+        self, ladder: Ladder, dispatch: Dispatch, means: Means, repeatable: Callable[[str, Run], bool]
+    ) -> None:
+        self._ladder, self._dispatch, self._means, self._repeatable = ladder, dispatch, means, repeatable
 
     def judge(self, session: Session, event: Event) -> Verdict:
         """Take an event into the run and decide on it. History is taken in and never acted on."""
@@ -46,7 +57,7 @@ class Judge:
         verdicts = [own]
         for request in requests:
             session.append(request)
-            verdict = self._verdict(session, request, Seat.MODEL)
+            verdict = self._verdict(session, request, proposed=True)
             session.remember(request.call or "", verdict)
             verdicts.append(verdict)
 
@@ -63,21 +74,24 @@ class Judge:
             session.append(_cancelled(request))
         return Verdict(strongest.decision, strongest.taken, types)
 
-    def _verdict(self, session: Session, event: Event, *also: Seat) -> Verdict:
+    def _verdict(self, session: Session, event: Event, *, proposed: bool = False) -> Verdict:
         findings = self._dispatch.detect(event, session.run)
         if findings is None:
             return PASSED
-        return self._decide(session, event, findings, reach(type(event), session.seats, *also))
+        within = reach(type(event), session.seats, self._means, session.agents, proposed=proposed)
+        if isinstance(event, ToolReturned | ToolFailed) and not self._repeatable(event.tool, session.run):
+            within = dataclasses.replace(within, kinds=within.kinds - {Kind.RETRY})
+        return self._decide(session, event, findings, within)
 
-    def _decide(self, session: Session, event: Event, findings: Findings, kinds: frozenset[Kind]) -> Verdict:
+    def _decide(self, session: Session, event: Event, findings: Findings, within: Reach) -> Verdict:
         """Write down what was found, climb each ladder, and let the strongest answer win."""
         answers = [
-            (anomaly, session.found(event, anomaly), self._ladder.answer(anomaly, event, session.run, kinds))
+            (anomaly, session.found(event, anomaly), self._ladder.answer(anomaly, event, session.run, within))
             for anomaly in findings.anomalies
         ]
         for failure in findings.failures:
             anomaly = failed(failure.reason)
-            answer = self._answer(failure, anomaly, event, session, kinds)
+            answer = self._answer(failure, anomaly, event, session, within)
             answers.append((anomaly, session.found(event, anomaly), answer))
         answers.sort(key=lambda answer: self._ladder.precedence(answer[0], answer[2]))
 
@@ -93,13 +107,15 @@ class Judge:
             session.halted, session.halt = decision.reason, verdict
         return verdict
 
-    def _answer(
-        self, failure: Failure, anomaly: Anomaly, event: Event, session: Session, kinds: frozenset[Kind]
-    ) -> Decision:
-        """A fail-closed rule that failed refuses the call, or ends the run where there is no call to refuse."""
+    def _answer(self, failure: Failure, anomaly: Anomaly, event: Event, session: Session, within: Reach) -> Decision:
+        """A fail-closed rule that failed refuses the call or its result; where there is neither it ends the run."""
         if not failure.closed:
-            return self._ladder.answer(anomaly, event, session.run, kinds)
-        return Refuse(UNCHECKED) if isinstance(event, ToolRequested) else Halt(feedback.halted(anomaly, session.run))
+            return self._ladder.answer(anomaly, event, session.run, within)
+        if isinstance(event, ToolRequested):
+            return Refuse(UNCHECKED)
+        if isinstance(event, ToolReturned | ToolFailed) and Kind.REFUSE in within.kinds:
+            return Refuse(_UNCHECKED_RESULT)
+        return Halt(feedback.halted(anomaly, session.run))
 
 
 def failed(reason: str) -> Anomaly:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -24,15 +25,25 @@ class Seats:
     """
     What one adapter can enact: seat → decision → the condition under which it can, empty where there is none.
 
-    A seat that is missing is not there at all; a seat with no decisions only watches.
+    A seat that is missing is not there at all; a seat with no decisions only watches. `pauses` where the framework
+    can wait for a person by itself; elsewhere the guard's approver is asked.
     """
 
     adapter: str
     enacts: Mapping[Seat, Mapping[Kind, str]] = field(default_factory=dict)
+    pauses: bool = False
 
     def kinds(self, *seats: Seat) -> frozenset[Kind]:
         """The decisions any of those seats can enact."""
         return frozenset(kind for seat in seats for kind in self.enacts.get(seat, {}))
+
+    def without(self, *kinds: Kind) -> Seats:
+        """The same seats, but for what cannot be enacted on this app."""
+        left = {
+            seat: {kind: condition for kind, condition in held.items() if kind not in kinds}
+            for seat, held in self.enacts.items()
+        }
+        return dataclasses.replace(self, enacts=left)
 
 
 WATCHING = Seats("watching")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +29,14 @@ class Verdict:
 
 PASSED = Verdict()
 
-_REPEATING = frozenset({Kind.RETRY, Kind.REPROMPT})
+_REPEATING = frozenset({Kind.RETRY, Kind.REPROMPT, Kind.VOTE, Kind.FALLBACK})
+
+_ENDED_FIRST = {
+    Kind.REPROMPT: "no model call came after it",
+    Kind.REROUTE: "no turn came after it",
+    Kind.ROLL_BACK: "the run could not be taken back",
+}
+"""Why what was put off was never carried out."""
 
 
 class Session:
@@ -35,14 +44,22 @@ class Session:
     What a guard holds of a run beside the run's own indexes.
 
     `seats` is what the attached adapter can enact (None: whoever calls `observe` enacts all of it); a `watching`
-    session records decisions as hypothetical. `halted` is the reason once a halt was decided: it is sticky, so that
-    a framework that swallows the signal meets it again at the next seat. Whoever writes into the books holds
-    `run.lock`.
+    session records decisions as hypothetical. `agents` are those a reroute may name (None: not known). `halted` is the
+    reason once a halt was decided: it is sticky, so that a framework that swallows the signal meets it again at the
+    next seat. Whoever writes into the books holds `run.lock`.
     """
 
-    def __init__(self, run: Run, seats: Seats | None, *, watching: bool, framework: str) -> None:
+    def __init__(
+        self,
+        run: Run,
+        seats: Seats | None,
+        *,
+        watching: bool,
+        framework: str,
+        agents: Collection[str] | None = None,
+    ) -> None:
         self.run = run
-        self.seats = seats
+        self.seats, self.agents = seats, agents
         self.watching = watching
         self.framework = framework
         self.halted: str | None = None
@@ -55,6 +72,8 @@ class Session:
         self._news: list[Event] = []
         self._open: OrderedDict[str, tuple[AnomalyType, DecisionTaken]] = OrderedDict()
         self._verdicts: OrderedDict[str, Verdict] = OrderedDict()
+        self._notices: OrderedDict[str, list[Verdict]] = OrderedDict()
+        self._due: dict[Kind, Verdict] = {}
 
     # -- the books ----------------------------------------------------------------------------------------------------
 
@@ -128,6 +147,11 @@ class Session:
 
     def settle_open(self) -> None:
         """The run is over: what has not come back did not recur, and what no seat ever met had no effect."""
+        waiting = self._put_off()
+        self._due.clear()
+        self._notices.clear()
+        for verdict in waiting:
+            self._dropped(verdict)
         for _, taken in list(self._open.values()):
             if self._took_effect(taken):
                 self.settled(taken, took_effect=True, recurred=False)
@@ -137,7 +161,44 @@ class Session:
     def _took_effect(self, taken: DecisionTaken) -> bool:
         """By its receipt, or because the model was asked again."""
         receipt = self.ledger.receipts.get(taken.id)
-        return receipt.took_effect if receipt is not None else taken.decision in _REPEATING
+        if receipt is not None:
+            return receipt.took_effect
+        return taken.decision in _REPEATING and not any(taken in verdict.taken for verdict in self._put_off())
+
+    # -- what is carried out later ------------------------------------------------------------------------------------
+
+    def notify(self, instance: str, verdict: Verdict) -> None:
+        """Keep a reprompt for the instance's next model call; of an instance's notices the last eight are kept."""
+        notices = self._notices.setdefault(instance, [])
+        notices.append(verdict)
+        for dropped in notices[:-8]:
+            self._dropped(dropped)
+        del notices[:-8]
+        if len(self._notices) > self.run.limits.agents:
+            for dropped in self._notices.popitem(last=False)[1]:
+                self._dropped(dropped)
+
+    def notices(self, instance: str) -> list[Verdict]:
+        """The reprompts the instance's model has not been told yet; they are told now."""
+        return self._notices.pop(instance, [])
+
+    def put_off(self, verdict: Verdict) -> None:
+        """Keep a reroute or a roll-back for the seat that carries it out; a newer one takes its place."""
+        earlier = self._due.pop(verdict.decision.kind, None)
+        if earlier is not None:
+            self._dropped(earlier)
+        self._due[verdict.decision.kind] = verdict
+
+    def due(self, kind: Kind) -> Verdict | None:
+        """The verdict of that kind that was put off; whoever asks carries it out, and writes its receipt."""
+        return self._due.pop(kind, None)
+
+    def _put_off(self) -> list[Verdict]:
+        return [*self._due.values(), *itertools.chain.from_iterable(self._notices.values())]
+
+    def _dropped(self, verdict: Verdict) -> None:
+        for taken in verdict.taken:
+            self.settled(taken, took_effect=False, detail=_ENDED_FIRST[taken.decision])
 
     # -- one call, one verdict ----------------------------------------------------------------------------------------
 

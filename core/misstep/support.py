@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 
-from misstep.decisions import ENACTED, Kind
+from misstep.decisions import Kind
 from misstep.dispatch import subscription
 from misstep.events import (
     Event,
     HandoffRequested,
     MessageSent,
+    ModelFailed,
     ModelRequested,
     ModelResponded,
     ToolFailed,
@@ -18,51 +20,102 @@ from misstep.events import (
     TurnEnded,
     TurnStarted,
 )
-from misstep.policy import Policy
+from misstep.policy import EVERYTHING, Policy, Reach, Rung
 from misstep.seats import Seat, Seats
 from misstep.taxonomy import AnomalyType
 
-_SEATS: dict[type[Event], tuple[Seat, ...]] = {
-    ModelRequested: (Seat.MODEL, Seat.RUN),
-    ModelResponded: (Seat.MODEL, Seat.RUN),
-    ToolRequested: (Seat.TOOL, Seat.RUN),
-    ToolReturned: (Seat.TOOL, Seat.RUN),
-    ToolFailed: (Seat.TOOL, Seat.RUN),
-    TurnStarted: (Seat.TURN, Seat.RUN),
-    TurnEnded: (Seat.TURN, Seat.RUN),
-    MessageSent: (Seat.MESSAGE, Seat.RUN),
-    HandoffRequested: (Seat.MESSAGE, Seat.TURN, Seat.RUN),
+_REPLY = frozenset({Kind.RETRY, Kind.REPROMPT, Kind.VOTE, Kind.FALLBACK, Kind.REWRITE, Kind.ASK, Kind.HALT})
+_NOTICE = frozenset({Kind.REPROMPT})
+_CALL = frozenset({Kind.REWRITE, Kind.REFUSE, Kind.ASK, Kind.REROUTE, Kind.HALT})
+_RESULT = frozenset({Kind.REWRITE, Kind.REFUSE, Kind.ASK, Kind.RETRY, Kind.HALT})
+_TURN = frozenset({Kind.REROUTE})
+_RUN = frozenset({Kind.HALT, Kind.ROLL_BACK})
+_END = frozenset({Kind.HALT})
+
+_SEATS: Mapping[type[Event], Mapping[Seat, frozenset[Kind]]] = {
+    ModelRequested: {Seat.MODEL: frozenset({Kind.REPROMPT, Kind.FALLBACK, Kind.HALT}), Seat.RUN: _END},
+    ModelResponded: {Seat.MODEL: _REPLY, Seat.TURN: _TURN, Seat.RUN: _RUN},
+    ModelFailed: {Seat.MODEL: frozenset({Kind.RETRY, Kind.FALLBACK, Kind.HALT}), Seat.RUN: _END},
+    ToolRequested: {Seat.TOOL: _CALL, Seat.TURN: _TURN, Seat.RUN: _RUN},
+    ToolReturned: {Seat.TOOL: _RESULT, Seat.MODEL: _NOTICE, Seat.RUN: _RUN},
+    ToolFailed: {Seat.TOOL: _RESULT, Seat.MODEL: _NOTICE, Seat.RUN: _RUN},
+    TurnStarted: {Seat.MODEL: _NOTICE, Seat.TURN: _TURN, Seat.RUN: _END},
+    TurnEnded: {Seat.MODEL: _NOTICE, Seat.TURN: _TURN, Seat.RUN: _END},
+    MessageSent: {Seat.MODEL: _NOTICE, Seat.MESSAGE: frozenset({Kind.REWRITE}), Seat.RUN: _END},
+    HandoffRequested: {Seat.MODEL: _NOTICE, Seat.TURN: _TURN, Seat.RUN: _END},
 }
-"""The seats that can still act on what an event tells."""
+"""What can still be done about what an event tells, by the seat that does it."""
+
+_PROPOSAL = frozenset({Kind.RETRY, Kind.REPROMPT, Kind.VOTE, Kind.FALLBACK})
+"""What can be done about a call beside that where its reply is at hand: the reply is thrown away."""
+
+_ELSEWHERE: Mapping[Seat, frozenset[Kind]] = {Seat.RUN: _END}
 
 
-def reach(event: type[Event], seats: Seats | None, *also: Seat) -> frozenset[Kind]:
-    """The decisions that can be enacted on an event; all of this version's where nobody declared any seats."""
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What an app gives the guard to act with: its models by name, whether there is anybody to ask."""
+
+    models: Collection[str] = ()
+    person: bool = False
+
+
+def reach(
+    event: type[Event],
+    seats: Seats | None,
+    means: Means,
+    agents: Collection[str] | None = None,
+    *,
+    proposed: bool = False,
+) -> Reach:
+    """
+    What can be enacted on an event; everything where nobody declared any seats.
+
+    `proposed` where it is a call whose reply is at hand.
+    """
     if seats is None:
-        return ENACTED
-    return seats.kinds(*_SEATS.get(event, (Seat.RUN,)), *also)
+        return EVERYTHING
+    kinds = {kind for place, able in _SEATS.get(event, _ELSEWHERE).items() for kind in able & seats.kinds(place)}
+    if proposed:
+        kinds |= _PROPOSAL & seats.kinds(Seat.MODEL)
+    if not (means.person or seats.pauses):
+        kinds.discard(Kind.ASK)
+    return Reach(frozenset(kinds), means.models, agents)
 
 
-def gaps(policy: Policy, seats: Seats) -> list[str]:
+def gaps(policy: Policy, seats: Seats, means: Means, agents: Collection[str] | None = None) -> list[str]:
     """Each rung no seat of the adapter can enact: what, where, and what there is instead."""
     missing: list[str] = []
-    for type_, places in _places(policy):
-        possible = seats.kinds(*places)
+    for type_, heard in _heard(policy):
+        within = [reach(event, seats, means, agents, proposed=event is ToolRequested) for event in heard]
         for rung in policy.ladder(type_):
-            if rung.kind not in possible:
-                there = " and ".join(f"`{place}`" for place in sorted(places & set(seats.enacts))) or "no seat"
-                instead = ", ".join(f"`{kind}`" for kind in sorted(possible)) or "nothing: it can only watch"
-                missing.append(
-                    f"`{type_}` asks for `{rung.kind}`, which {there} of `{seats.adapter}` "
-                    f"cannot enact; it can: {instead}"
-                )
+            if not any(each.has(rung) for each in within):
+                missing.append(f"`{type_}` asks for {_why(rung, seats, agents, heard)}")
     return missing
 
 
-def _places(policy: Policy) -> Iterator[tuple[AnomalyType, set[Seat]]]:
-    """Where each rule can be acted on; where the guard itself fails, that is anywhere."""
+def _why(rung: Rung, seats: Seats, agents: Collection[str] | None, heard: Collection[type[Event]]) -> str:
+    """A rung that cannot be enacted, and what would have to be otherwise."""
+    enacted: set[Kind] = set()
+    places: set[Seat] = set()
+    for event in heard:
+        enacted |= reach(event, seats, Means(person=True), proposed=event is ToolRequested).kinds
+        places |= {*_SEATS.get(event, _ELSEWHERE), *([Seat.MODEL] if event is ToolRequested else [])}
+    if rung.kind is Kind.ASK and Kind.ASK in enacted:
+        return "`ask`, but there is nobody to ask: give the guard an `approver`"
+    if rung.kind is Kind.FALLBACK and Kind.FALLBACK in enacted:
+        name = rung.to or "small"
+        return f"`fallback`, but the guard has no model for it: `Guard(models={{{name!r}: ...}})`"
+    if rung.kind is Kind.REROUTE and Kind.REROUTE in enacted:
+        known = ", ".join(f"`{agent}`" for agent in agents or ()) or "none that is known"
+        return f"`reroute` to {rung.to or 'another agent'}, but there is no such agent; there is: {known}"
+    there = " and ".join(f"`{place}`" for place in sorted(places & set(seats.enacts))) or "no seat"
+    instead = ", ".join(f"`{kind}`" for kind in sorted(enacted)) or "nothing: it can only watch"
+    return f"`{rung.kind}`, which {there} of `{seats.adapter}` cannot enact; it can: {instead}"
+
+
+def _heard(policy: Policy) -> Iterator[tuple[AnomalyType, tuple[type[Event], ...]]]:
+    """What each rule listens to; the guard itself may fail at anything."""
     for detector, _ in policy.detectors():
-        heard = subscription(detector)
-        places = {place for event in heard for place in _SEATS.get(event, (Seat.RUN,))}
-        yield detector.type, places | {Seat.MODEL} if ToolRequested in heard else places
-    yield AnomalyType.GUARD_FAILURE, set(Seat)
+        yield detector.type, subscription(detector)
+    yield AnomalyType.GUARD_FAILURE, tuple(_SEATS)

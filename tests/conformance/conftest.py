@@ -22,7 +22,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     if call.when == "call" and cell is not None and "scenario" in cell.params:
         host, mode = cell.params["host"], cell.params["mode"]
         scenario = cell.params["scenario"].__name__
-        held = "declared" if scenario in host.declares else "holds"
+        held = "declared" if {scenario, f"{scenario} {mode}"} & set(host.declares) else "holds"
         _results[scenario, host.name, mode] = held if result.passed else "FAILS"
     return result
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -18,11 +19,17 @@ class World:
     """Where tools have their effects: `done` is what really happened."""
 
     done: list[str] = field(default_factory=list)
+    late: threading.Event = field(default_factory=threading.Event)
 
     def act(self, q: str) -> str:
         """Act on something; the answer is always the same."""
         self.done.append(q)
         return "nothing"
+
+    def hang(self, q: str) -> str:
+        """Answer far too late."""
+        self.late.wait(20)
+        return "late"
 
     def look(self, q: str) -> str:
         """Look something up; it tells an order's number."""
@@ -64,7 +71,7 @@ class Host(Protocol):
 
     name: str
     declares: Mapping[str, str]
-    """Scenario → why the framework cannot do it; the scenario then asserts that it indeed cannot."""
+    """Scenario, or `scenario mode` → why the framework cannot do it; the scenario must then indeed fail."""
 
     def app(
         self,
@@ -75,8 +82,22 @@ class Host(Protocol):
         tools: tuple[str, ...] = ("act",),
         inner: Inner | None = None,
         opening: str | None = None,
+        others: Mapping[str, Script] | None = None,
     ) -> App:
-        """An app whose agent plays the script; `opening` is work already done before the agent's turn."""
+        """
+        An app whose agent plays the script; `opening` is work already done before the agent's turn.
+
+        `others` are agents beside it, by name, without tools: each is given the turn only if the first one hands it
+        over, or the guard does.
+        """
+        ...
+
+    def model(self, script: Script) -> Any:
+        """A model of the framework that plays the script."""
+        ...
+
+    def hand_off(self, agent: str) -> Ask:
+        """The call by which the first agent hands the turn to one of the `others`."""
         ...
 
     def ask_inner(self, task: str, id: str = "d1") -> Ask:  # noqa: A002 - as in `Ask`

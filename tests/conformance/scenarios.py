@@ -13,6 +13,7 @@ from misstep.events import Event, ModelResponded, ToolRequested
 from misstep.run import Run
 from misstep.session import Verdict
 from misstep.testing import Ask, AskAll, Reply, Say, Script
+from tests.conformance.decisions import DECISIONS
 from tests.conformance.host import Host, Inner, Mode, Outcome, World
 
 Scenario = Callable[[Host, Mode], None]
@@ -358,4 +359,5 @@ SCENARIOS: tuple[Scenario, ...] = (
     ungrounded,
     shadow,
     off,
+    *DECISIONS,
 )

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from hypothesis import HealthCheck, settings
 
 from misstep.anomalies import Anomaly
-from misstep.decisions import Kind
+from misstep.decisions import Kind, Reroute, RollBack
 from misstep.enact import Rescue, adrive, drive, model_call, tool_call
-from misstep.errors import Halted
+from misstep.errors import Diverted, Halted
 from misstep.events import (
     Event,
     MessageSent,
@@ -124,13 +125,19 @@ def detector(type_: AnomalyType, heard: Any, judge: Callable[[Any, Run], Anomaly
     return Own()
 
 
-def finds(type_: AnomalyType, heard: Any = ToolRequested, when: Callable[[Any], bool] = lambda event: True) -> Any:
-    """A detector that finds its anomaly in every event it hears `when` that holds."""
-    return detector(
-        type_,
-        heard,
-        lambda event, run: Anomaly(type=type_, message="seen", evidence=(event.seq,)) if when(event) else None,
-    )
+def finds(
+    type_: AnomalyType,
+    heard: Any = ToolRequested,
+    when: Callable[[Any], bool] = lambda event: True,
+    rewrite: Any = None,
+) -> Any:
+    """A detector that finds its anomaly in every event it hears `when` that holds; `rewrite` is what to pass on."""
+
+    def judge(event: Any, run: Run) -> Anomaly | None:
+        seen = Anomaly(type=type_, message="seen", evidence=(event.seq,), rewrite=rewrite)
+        return seen if when(event) else None
+
+    return detector(type_, heard, judge)
 
 
 def crashes(type_: AnomalyType = LOOP, heard: Any = ToolRequested) -> Any:
@@ -169,6 +176,10 @@ def types(report: RunReport) -> list[AnomalyType]:
 
 class Stopped(Halted):
     """The host's own way of ending a run."""
+
+
+class Left(Diverted):
+    """The host's own way of going on elsewhere."""
 
 
 class Bug(RuntimeError):
@@ -219,10 +230,10 @@ class ModelSeat(_Seat):
         self._may_fail("opening")
         return [*self._opening, ModelRequested(run=self.session.run.id, model="scripted")]
 
-    def request(self, feedback: Sequence[str]) -> list[str]:
-        """The messages and the feedback."""
+    def request(self, feedback: Sequence[str], model: Any = None) -> list[str]:
+        """The messages and the feedback, and first the model where it is another one."""
         self._may_fail("request")
-        return [*self.history, *feedback]
+        return [*([] if model is None else [f"to {model}"]), *self.history, *feedback]
 
     def reply(self, raw: ModelResponded, attempt: int) -> ModelResponded:
         """A copy of the reply, as another try if it is one."""
@@ -242,6 +253,16 @@ class ModelSeat(_Seat):
         self._may_fail("failure")
         return ModelFailed(run=self.session.run.id, attempt=attempt, error_type=type(error).__name__)
 
+    def rewrite(self, raw: ModelResponded, content: str) -> ModelResponded:
+        """The reply in other words."""
+        self._may_fail("rewrite")
+        return dataclasses.replace(raw, content=content)
+
+    def leave(self, decision: Reroute | RollBack) -> Any:
+        """The host's own way elsewhere."""
+        self._may_fail("leave")
+        raise Left(decision.kind)
+
     def stop(self, reason: str) -> Any:
         """The host's own end."""
         self._may_fail("stop")
@@ -254,16 +275,17 @@ class ToolSeat(_Seat):
     def __init__(self, session: Session, call: ToolRequested, broken: str = "") -> None:
         super().__init__(session, broken)
         self._call = call
+        self.pause: Callable[[Mapping[str, Any]], Any] | None = None
 
     def requested(self) -> ToolRequested:
         """The call."""
         self._may_fail("requested")
         return self._call
 
-    def request(self) -> dict[str, Any]:
+    def request(self, arguments: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Its arguments."""
         self._may_fail("request")
-        return dict(self._call.arguments)
+        return dict(self._call.arguments if arguments is None else arguments)
 
     def result(self, raw: str) -> ToolReturned:
         """What came back."""
@@ -279,6 +301,27 @@ class ToolSeat(_Seat):
         """The objection in place of a result."""
         self._may_fail("object")
         return objection
+
+    def rewrite(self, raw: str, content: str) -> str:
+        """Other words."""
+        self._may_fail("rewrite")
+        return content
+
+    def redirect(self, agent: str) -> bool:
+        """Calls of `hand_off` are hand-offs."""
+        self._may_fail("redirect")
+        self._agent = agent
+        return self._call.tool == "hand_off"
+
+    def redirected(self, raw: str) -> str:
+        """The host's word for where it went."""
+        self._may_fail("redirected")
+        return f"to {self._agent}"
+
+    def leave(self, decision: Reroute | RollBack) -> Any:
+        """The host's own way elsewhere."""
+        self._may_fail("leave")
+        raise Left(decision.kind)
 
     def stop(self, reason: str) -> str:
         """The host's own end."""

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from typing import Any
 
 import pytest
 
-from misstep.decisions import Kind
-from misstep.enact import MOST_ATTEMPTS, Rescue, adrive, model_call
+from misstep.anomalies import Anomaly
+from misstep.approval import Answer, Question
+from misstep.decisions import Kind, RollBack
+from misstep.enact import MOST_ATTEMPTS, Rescue, adrive, model_call, tool_call
+from misstep.enact.model import elected
 from misstep.events import (
     DecisionSettled,
     Event,
@@ -32,10 +36,12 @@ from tests.core.scenes import (
     Bug,
     Driver,
     Handler,
+    Left,
     ModelSeat,
     Records,
     Stopped,
     ToolSeat,
+    detector,
     finds,
     policy,
     proposed,
@@ -242,11 +248,357 @@ def test_a_halt_decided_on_a_result(driver: Driver) -> None:
 
 
 def test_what_cannot_be_done_about_a_result_is_said(driver: Driver) -> None:
-    """A refusal decided when the call was made already has no effect, and the receipt says so."""
-    guard, _ = set_up(["refuse"], finds(EMPTY, ToolReturned))
+    """A vote on a result has no effect, and the receipt says so."""
+    guard, _ = set_up([{"vote": 1}], finds(EMPTY, ToolReturned))
     assert driver.tool(guard, call(guard), Handler("a result")) == "a result"
     (decision,) = guard.report(RUN).runs[0].decisions
     assert (decision.took_effect, decision.detail) == (False, "the call was already made")
+
+
+# -- what is passed on instead ----------------------------------------------------------------------------------------
+
+
+def decided(guard: Guard) -> list[tuple[Kind, bool | None, str]]:
+    """What was decided in the run, whether it took effect, and the last word on it."""
+    with_receipts = guard.session(RUN)
+    assert with_receipts is not None
+    ledger = with_receipts.ledger
+    return [
+        (taken.decision, receipt.took_effect if receipt else None, receipt.detail if receipt else "")
+        for taken in ledger.decisions
+        for receipt in [ledger.receipts.get(taken.id)]
+    ]
+
+
+def test_a_call_with_other_arguments(driver: Driver) -> None:
+    """A call is made with the arguments a rule puts in the place of its own."""
+    guard, _ = set_up(["rewrite"], finds(LOOP, rewrite={"q": "mended"}))
+    handler = Handler("a result")
+    assert driver.tool(guard, call(guard, q="broken"), handler) == "a result"
+    assert handler.asked == [{"q": "mended"}]
+    assert decided(guard) == [(Kind.REWRITE, True, "")]
+
+
+def test_a_result_in_other_words(driver: Driver) -> None:
+    """What a tool answered reaches the agent in the words a rule puts in their place."""
+    guard, _ = set_up(["rewrite"], finds(EMPTY, ToolReturned, rewrite="masked"))
+    assert driver.tool(guard, call(guard), Handler("a secret")) == "masked"
+    assert decided(guard) == [(Kind.REWRITE, True, "")]
+
+
+def test_a_reply_in_other_words(driver: Driver) -> None:
+    """What a model said is passed on in the words a rule puts in their place, and it is not asked again."""
+    guard, _ = set_up(["rewrite"], finds(EMPTY, ModelResponded, rewrite="masked"))
+    handler = Handler(GOOD)
+    assert driver.model(guard, model(guard), handler).content == "masked"
+    assert len(handler.asked) == 1
+
+
+def test_nothing_to_pass_on_instead(driver: Driver) -> None:
+    """A rewrite is passed over where the rule does not know what to pass on, or knows the wrong kind of thing."""
+    guard, _ = set_up(["rewrite", {"refuse": 1}], finds(LOOP, rewrite="no arguments"))
+    assert driver.tool(guard, call(guard), Handler("a result")).startswith("[misstep: repeated_call] This call was not")
+
+
+def test_a_result_is_withheld(driver: Driver) -> None:
+    """A result that is refused was come by, but the agent reads the objection in its place."""
+    guard, _ = set_up([{"refuse": 1}], finds(EMPTY, ToolReturned))
+    handler = Handler("a secret")
+    told = driver.tool(guard, call(guard), handler)
+    assert len(handler.asked) == 1
+    assert told.startswith("[misstep: empty_response] What the tool answered was withheld.")
+    assert decided(guard) == [(Kind.REFUSE, True, "")]
+
+
+def test_an_error_the_agent_can_act_on(driver: Driver) -> None:
+    """What a tool raises becomes an objection where the policy refuses it; elsewhere it passes through."""
+    guard, _ = set_up([{"refuse": 1}], finds(EMPTY, ToolFailed))
+    handler = Handler(LookupError("gone"))
+    assert "withheld" in driver.tool(guard, call(guard, id_="a"), handler)
+    with pytest.raises(LookupError):
+        driver.tool(guard, call(guard, id_="b"), handler)
+
+
+# -- asking the model otherwise ---------------------------------------------------------------------------------------
+
+
+def test_a_fallback_asks_another_model(driver: Driver) -> None:
+    """The model the policy names is asked in the place of the first, for this call and what may follow in it."""
+    guard, _ = set_up([{"fallback": {"to": "small", "limit": 1}}, {"retry": 1}])
+    guard.models["small"] = "the small one"
+    handler = Handler(bad(), bad(), GOOD)
+    assert driver.model(guard, model(guard), handler) is GOOD
+    assert [asked[0] for asked in handler.asked] == ["what was said", "to the small one", "to the small one"]
+
+
+def test_a_model_that_raises_is_asked_again(driver: Driver) -> None:
+    """A model whose error the policy retries is asked again; when that is used up the error passes through."""
+    guard, _ = set_up([{"retry": 1}], finds(EMPTY, ModelFailed))
+    handler = Handler(ConnectionError("once"), GOOD)
+    assert driver.model(guard, model(guard), handler) is GOOD
+    with pytest.raises(ConnectionError, match="for good"):
+        driver.model(guard, model(guard), Handler(ConnectionError("for good")))
+
+
+def test_what_ends_a_host_is_never_retried(driver: Driver) -> None:
+    """A cancellation or an interrupt passes through at once, whatever the policy says."""
+    guard, _ = set_up([{"retry": 5}], finds(EMPTY, ModelFailed))
+    handler = Handler(KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        driver.model(guard, model(guard), handler)
+    assert len(handler.asked) == 1
+
+
+def test_a_vote_passes_what_most_agree_on(driver: Driver) -> None:
+    """Of several new replies the one most agree on is judged and passed on; all are counted, one is proposed."""
+    guard, records = set_up([{"vote": {"samples": 3, "limit": 1}}])
+    paid, other = (replied("", proposed("c1", "pay", amount=amount), call="m2") for amount in (5, 7))
+    handler = Handler(bad(), other, paid, paid)
+    assert driver.model(guard, model(guard), handler) is paid
+    assert len(records.of(ModelResponded)) == 4
+    assert [call.arguments for call in records.of(ToolRequested)] == [{"amount": 5}]
+    assert guard.report(RUN).runs[0].cost.model_calls == 4
+    assert decided(guard) == [(Kind.VOTE, True, "")]
+
+
+def test_silence_has_no_vote(driver: Driver) -> None:
+    """A reply that says nothing is elected only if all do; of several with as many votes the earliest is."""
+    guard, _ = set_up([{"vote": {"samples": 4, "limit": 1}}])
+    nothing, first, second = replied(""), replied("Yes ", call="m1"), replied("no", call="m2")
+    assert driver.model(guard, model(guard), Handler(bad(), nothing, nothing, first, second)) is first
+    assert elected([(1, nothing), (2, nothing)]) == (1, nothing)
+
+
+def test_a_notice_waits_for_the_next_reply(driver: Driver) -> None:
+    """A reprompt for what a tool answered reaches the model at its next call, once, and its receipt says when."""
+    guard, _ = set_up([{"reprompt": 1}], finds(EMPTY, ToolReturned))
+    assert driver.tool(guard, call(guard), Handler("a result")) == "a result"
+    assert decided(guard) == [(Kind.REPROMPT, None, "")]
+    handler = Handler(GOOD)
+    driver.model(guard, model(guard), handler)
+    driver.model(guard, model(guard), handler)
+    first, second = handler.asked
+    assert first[1].startswith("[misstep: empty_response] Your reply was empty")
+    assert second == ["what was said"]
+    assert decided(guard) == [(Kind.REPROMPT, True, "")]
+
+
+def test_a_notice_nobody_came_for(driver: Driver) -> None:
+    """A notice that no model call came after had no effect, and the receipt says so at the end of the run."""
+    guard, records = set_up([{"reprompt": 1}], finds(EMPTY, ToolReturned))
+    driver.tool(guard, call(guard), Handler("a result"))
+    guard.end(RUN)
+    (receipt,) = records.of(DecisionSettled)
+    assert (receipt.took_effect, receipt.detail) == (False, "no model call came after it")
+
+
+# -- a person ---------------------------------------------------------------------------------------------------------
+
+
+def asking(answer: Any, *detectors: Any, **rung: Any) -> tuple[Guard, list[Question]]:
+    """A guard that asks about calls of `forbidden` and bad replies, and what was asked."""
+    guard, _ = set_up([{"ask": rung or {"timeout": 5}}], *detectors)
+    questions: list[Question] = []
+
+    def person(question: Question) -> Any:
+        questions.append(question)
+        return answer(question) if callable(answer) else answer
+
+    guard.approver = person
+    return guard, questions
+
+
+def test_a_person_approves(driver: Driver) -> None:
+    """An approved call is made as it is; the person is told what was found and what is to be done."""
+    guard, questions = asking(Answer("approve"))
+    handler = Handler("a result")
+    assert driver.tool(guard, call(guard, "forbidden", q="x"), handler) == "a result"
+    assert handler.asked == [{"q": "x"}]
+    (question,) = questions
+    assert (question.tool, question.arguments, question.text) == ("forbidden", {"q": "x"}, "repeated_call: seen")
+    assert decided(guard) == [(Kind.ASK, True, "approve")]
+
+
+def test_a_person_edits(driver: Driver) -> None:
+    """An edited call is made with the person's arguments."""
+    guard, _ = asking({"answer": "edit", "edited": {"q": "y"}})
+    handler = Handler("a result")
+    assert driver.tool(guard, call(guard, "forbidden", q="x"), handler) == "a result"
+    assert handler.asked == [{"q": "y"}]
+
+
+@pytest.mark.parametrize("answer", [False, Answer("reject", comment="not today"), "whatever", {"answer": "edit"}])
+def test_a_person_rejects(driver: Driver, answer: Any) -> None:
+    """A rejected call is not made, and the agent reads why; an answer that cannot be read rejects."""
+    guard, _ = asking(answer)
+    handler = Handler("a result")
+    told = driver.tool(guard, call(guard, "forbidden"), handler)
+    assert handler.asked == []
+    assert told.startswith("[misstep] This call was not executed. A person was asked about this and rejected it.")
+    assert ("not today" in told) is isinstance(answer, Answer)
+
+
+@pytest.mark.parametrize("default", ["approve", "reject"])
+@pytest.mark.parametrize("silent", [lambda question: time.sleep(1), lambda question: 1 / 0], ids=["late", "crashes"])
+def test_a_person_who_does_not_answer(driver: Driver, default: str, silent: Any) -> None:
+    """Who answers too late, or an approver that raises, is not waited for: the rung's default stands."""
+    guard, _ = asking(silent, timeout=0.05, default=default)
+    handler = Handler("a result")
+    driver.tool(guard, call(guard, "forbidden"), handler)
+    assert len(handler.asked) == (default == "approve")
+
+
+def test_an_async_approver(driver: Driver) -> None:
+    """An approver may be a coroutine function, in sync code too."""
+    guard, _ = asking(None)
+
+    async def person(question: Question) -> Answer:
+        await asyncio.sleep(0)
+        return Answer("approve")
+
+    guard.approver = person
+    assert driver.tool(guard, call(guard, "forbidden"), Handler("a result")) == "a result"
+
+
+def test_a_person_is_asked_once(driver: Driver) -> None:
+    """A node that runs again meets the answer that was given for the call."""
+    guard, questions = asking(Answer("reject"))
+    guard.observe(replied("", proposed("c1", "forbidden")))
+    told = {driver.tool(guard, call(guard, "forbidden"), Handler("a result")) for _ in range(2)}
+    assert (len(told), len(questions)) == (1, 1)
+
+
+def test_a_framework_that_pauses(driver: Driver) -> None:
+    """Where the framework waits by itself, what it raises passes through, and its answer counts at the second try."""
+
+    class Paused(Exception):
+        pass
+
+    guard, questions = asking(Answer("reject"))
+    seat, answers = call(guard, "forbidden"), [True]
+    shown: list[Any] = []
+
+    def pause(payload: Any) -> Any:
+        shown.append(payload)
+        if len(shown) == 1:
+            raise Paused
+        return answers.pop()
+
+    seat.pause = pause
+    handler = Handler("a result")
+    with pytest.raises(Paused):
+        driver.tool(guard, seat, handler)
+    assert driver.tool(guard, seat, handler) == "a result"
+    assert (len(handler.asked), questions) == (1, [])
+    assert (shown[0]["tool"], shown[0]["misstep"]) == ("forbidden", "repeated_call: seen")
+
+
+def test_a_person_about_a_reply(driver: Driver) -> None:
+    """A rejected reply is asked for again with what the person says; an edited one is passed on as edited."""
+    answers = [Answer("reject", comment="be kind"), Answer("edit", "kinder")]
+    guard, questions = asking(lambda question: answers.pop(0))
+    handler = Handler(bad())
+    assert driver.model(guard, model(guard), handler).content == "kinder"
+    assert "be kind" in handler.asked[1][1]
+    assert [question.content for question in questions] == ["bad 0"] * 2
+
+
+def test_a_person_about_a_result(driver: Driver) -> None:
+    """A result may be approved, edited or withheld by a person before it is passed on."""
+    answers = [Answer("approve"), Answer("edit", "less"), Answer("reject")]
+    guard, questions = asking(lambda question: answers.pop(0), finds(EMPTY, ToolReturned))
+    told = [driver.tool(guard, call(guard, id_=str(n), q=str(n)), Handler("a secret")) for n in range(3)]
+    assert told[:2] == ["a secret", "less"]
+    assert told[2].startswith("[misstep] What the tool answered was withheld.")
+    assert [question.content for question in questions] == ["a secret"] * 3
+
+
+# -- elsewhere --------------------------------------------------------------------------------------------------------
+
+
+def test_a_hand_off_goes_to_another_agent(driver: Driver) -> None:
+    """A call that is a hand-off is made, and goes where the policy says."""
+    guard, _ = set_up([{"reroute": {"to": "bob", "limit": 1}}], finds(LOOP))
+    handler = Handler("to alice")
+    assert driver.tool(guard, call(guard, "hand_off"), handler) == "to bob"
+    assert len(handler.asked) == 1
+    assert decided(guard) == [(Kind.REROUTE, True, "")]
+
+
+@pytest.mark.parametrize("kind", [Kind.REROUTE, Kind.ROLL_BACK])
+def test_the_run_goes_on_elsewhere(driver: Driver, kind: Kind) -> None:
+    """Any other call, and a reply, is left to the seat that takes the run elsewhere, which finds the verdict due."""
+    ladder = [{"reroute": {"to": "bob", "limit": 2}}] if kind is Kind.REROUTE else [{"roll_back": 2}]
+    guard, records = set_up(ladder)
+    for play in (
+        lambda: driver.tool(guard, call(guard, "forbidden"), Handler("a result")),
+        lambda: driver.model(guard, model(guard), Handler(bad())),
+    ):
+        with pytest.raises(Left):
+            play()
+        session = guard.session(RUN)
+        assert session is not None
+        due = session.due(kind)
+        assert due is not None
+        guard.settle(session, due, took_effect=True)
+    assert len(records.of(ToolCancelled)) == 1
+    assert [(found, took) for found, took, _ in decided(guard)] == [(kind, True)] * 2
+
+
+def test_what_no_seat_came_for(driver: Driver) -> None:
+    """A way elsewhere that nobody took by the end of the run had no effect, and the receipt says why."""
+    guard, records = set_up([{"roll_back": 1}])
+    with pytest.raises(Left):
+        driver.model(guard, model(guard), Handler(bad()))
+    guard.end(RUN)
+    (receipt,) = records.of(DecisionSettled)
+    assert (receipt.took_effect, receipt.detail) == (False, "the run could not be taken back")
+
+
+def test_a_roll_back_goes_to_before_the_misstep() -> None:
+    """The step to go back to is the earliest the anomaly rests on that the same agent took."""
+    rests = detector(
+        LOOP,
+        ToolRequested,
+        lambda event, run: Anomaly(type=LOOP, message="", evidence=(1, 2)) if event.call == "bad" else None,
+    )
+    guard, _ = set_up([{"roll_back": 1}], rests)
+    for instance, step in (("me", 3), ("other", 1)):
+        guard.observe(user("hello", instance=instance, step=step))
+    decision = guard.observe(requested("bad", instance="me", step=9))
+    assert isinstance(decision, RollBack)
+    assert decision.step == 3
+    assert "taken back" in decision.lesson
+
+
+# -- deadlines --------------------------------------------------------------------------------------------------------
+
+
+def test_a_tool_that_does_not_answer() -> None:
+    """Async, a tool is cancelled at the deadline; the agent reads that it may or may not have acted."""
+    guard, records = set_up([{"refuse": 1}])
+    guard._deadline = 0.05
+
+    async def hang(request: Any) -> str:
+        await asyncio.sleep(30)
+        return "late"
+
+    steps = tool_call(guard, lambda: call(guard))
+    told = asyncio.run(adrive(guard, steps, hang, Rescue("as it came")))
+    assert told == "[misstep: tool_timeout] The tool gave no answer within 0.05 s. It may or may not have acted."
+    assert len(records.of(ToolFailed)) == 1
+
+
+def test_a_tools_own_time_out_passes_through() -> None:
+    """A TimeoutError of the tool's own is not taken for the deadline's."""
+    guard, _ = set_up([{"refuse": 1}])
+    guard._deadline = 5
+
+    async def raises(request: Any) -> str:
+        raise TimeoutError("its own")
+
+    with pytest.raises(TimeoutError, match="its own"):
+        asyncio.run(adrive(guard, tool_call(guard, lambda: call(guard)), raises, Rescue("as it came")))
 
 
 # -- modes ------------------------------------------------------------------------------------------------------------

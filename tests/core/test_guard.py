@@ -1095,5 +1095,5 @@ def test_seats_that_can_do_everything() -> None:
     guard = Guard(policy({LOOP: [{"vote": 1}, "halt"]}), detectors=[finds(LOOP)], strict=True)
     guard.open(RUN, seats=EVERYTHING)
     guard.open("plain")
-    assert guard.observe(requested()).kind is Kind.VOTE
-    assert guard.observe(requested(run="plain")).kind is Kind.HALT
+    assert guard.observe(replied("", proposed())).kind is Kind.VOTE
+    assert guard.observe(requested(run="plain")).kind is Kind.VOTE

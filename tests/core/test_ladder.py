@@ -20,7 +20,6 @@ from misstep.taxonomy import AnomalyType, Severity, taxonomy
 from tests.core.scenes import (
     ARGUMENT,
     EMPTY,
-    EVERYTHING,
     LOOP,
     RUN,
     declared,
@@ -35,7 +34,7 @@ from tests.core.scenes import (
 )
 
 
-def guard(ladders: dict[AnomalyType, list[Any]], *detectors: Any, seats: Seats | None = EVERYTHING) -> Guard:
+def guard(ladders: dict[AnomalyType, list[Any]], *detectors: Any, seats: Seats | None = None) -> Guard:
     """A guard with these ladders, whose rules find something in every call unless others are given."""
     made = Guard(policy(ladders), detectors=detectors or [finds(type_) for type_ in ladders], strict=True)
     made.open(RUN, seats=seats)
@@ -94,7 +93,7 @@ def test_each_type_has_its_own_ladder() -> None:
 def test_each_run_begins_at_the_bottom() -> None:
     """What was used up in one run is whole again in the next."""
     fresh = guard({LOOP: [{"reprompt": 1}, "refuse"]})
-    fresh.open("other", seats=EVERYTHING)
+    fresh.open("other")
     assert kinds(fresh, *calls(2), *calls(2, run="other")) == ["reprompt", "refuse"] * 2
 
 
@@ -144,7 +143,7 @@ def test_the_strongest_wins(weaker: str, stronger: str, turned: bool) -> None:
     ladders: dict[AnomalyType, list[Any]] = {LOOP: [{weaker: 1}], ARGUMENT: [{stronger: 1}]}
     if turned:
         ladders = dict(reversed(ladders.items()))
-    both = guard(ladders)
+    both = guard(ladders, *(finds(type_, rewrite={}) for type_ in ladders))
     assert kinds(both, requested()) == [stronger]
     assert {decision.kind for decision in both.report(RUN).runs[0].decisions} == {weaker, stronger}
 

@@ -3,5 +3,17 @@
 from misstep.policy.ladder import Ladder
 from misstep.policy.load import load_policy, parse_policy
 from misstep.policy.model import Mode, Policy, Rule, Rung, default_policy
+from misstep.policy.reach import EVERYTHING, Reach
 
-__all__ = ["Ladder", "Mode", "Policy", "Rule", "Rung", "default_policy", "load_policy", "parse_policy"]
+__all__ = [
+    "EVERYTHING",
+    "Ladder",
+    "Mode",
+    "Policy",
+    "Reach",
+    "Rule",
+    "Rung",
+    "default_policy",
+    "load_policy",
+    "parse_policy",
+]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from misstep import feedback
 from misstep.anomalies import Anomaly
@@ -23,8 +24,9 @@ from misstep.decisions import (
     RollBack,
     Vote,
 )
-from misstep.events import Event
+from misstep.events import Event, ModelResponded, ToolFailed, ToolRequested, ToolReturned
 from misstep.policy.model import Policy, Rung
+from misstep.policy.reach import Reach
 from misstep.run import Run
 
 
@@ -54,15 +56,15 @@ class Ladder:
         self._rungs = {type_: policy.ladder(type_) for type_ in policy.rules}
         self._order = {type_: place for place, type_ in enumerate(policy.rules)}
 
-    def answer(self, anomaly: Anomaly, event: Event, run: Run, enactable: Collection[Kind]) -> Decision:
+    def answer(self, anomaly: Anomaly, event: Event, run: Run, reach: Reach) -> Decision:
         """The decision on an event; `allow` where the ladder is empty, used up or out of every seat's reach."""
         uses = run.memory("ladder", Uses)
         batch = None if event.batch is None else f"{event.batch}|{event.attempt}"
         for place, rung in enumerate(self._rungs.get(anomaly.type, ())):
             key = f"{event.instance}|{anomaly.type.value}|{place}"
-            if rung.kind in enactable and uses.may(key, rung.limit, batch):
+            if reach.has(rung, event.agent) and _fits(rung, anomaly, event) and uses.may(key, rung.limit, batch):
                 uses.add(key, batch)
-                return _decision(rung, anomaly, run)
+                return _decision(rung, anomaly, event, run, reach)
         return ALLOW
 
     def precedence(self, anomaly: Anomaly, decision: Decision) -> tuple[int, int, int]:
@@ -70,27 +72,48 @@ class Ladder:
         return decision.kind.strength, anomaly.weight.rank, -self._order.get(anomaly.type, len(self._order))
 
 
-def _decision(rung: Rung, anomaly: Anomaly, run: Run) -> Decision:
+def _fits(rung: Rung, anomaly: Anomaly, event: Event) -> bool:
+    """Whether a rung says anything here: a rewrite needs something to pass on."""
+    return rung.kind is not Kind.REWRITE or isinstance(
+        anomaly.rewrite, Mapping if isinstance(event, ToolRequested) else str
+    )
+
+
+def _decision(rung: Rung, anomaly: Anomaly, event: Event, run: Run, reach: Reach) -> Decision:
     match rung.kind:
         case Kind.REFUSE:
-            return Refuse(feedback.objection(anomaly, run))
+            happened = isinstance(event, ToolReturned | ToolFailed)
+            return Refuse((feedback.withheld if happened else feedback.objection)(anomaly, run))
         case Kind.RETRY:
             return Retry()
         case Kind.REPROMPT:
-            return Reprompt(feedback.reprompt(anomaly, run))
+            thrown = isinstance(event, ModelResponded | ToolRequested)
+            return Reprompt((feedback.reprompt if thrown else feedback.notice)(anomaly, run))
         case Kind.HALT:
             return Halt(feedback.halted(anomaly, run))
         case Kind.REWRITE:
-            return Rewrite(None)
+            return Rewrite(anomaly.rewrite)
         case Kind.REROUTE:
-            return Reroute("")
+            return Reroute(str(reach.target(rung, event.agent)))
         case Kind.FALLBACK:
-            return Fallback("")
+            return Fallback(str(reach.target(rung, event.agent)))
         case Kind.VOTE:
-            return Vote()
+            return Vote(**_options(rung, "samples"))
         case Kind.ASK:
-            return Ask(feedback.advice(anomaly, run))
+            return Ask(feedback.question(anomaly), **_options(rung, "timeout", "default"))
         case Kind.ROLL_BACK:
-            return RollBack(None, feedback.advice(anomaly, run))
+            return RollBack(_misstep(anomaly, event, run), feedback.lesson(anomaly, run))
         case Kind.ALLOW:
             return ALLOW
+
+
+def _options(rung: Rung, *names: str) -> dict[str, Any]:
+    """What the rung says of these; of the rest the decision's own defaults hold."""
+    return {name: getattr(rung, name) for name in names if getattr(rung, name) is not None}
+
+
+def _misstep(anomaly: Anomaly, event: Event, run: Run) -> int | None:
+    """The step to take back: the earliest the anomaly rests on that the same agent took, else the event's own."""
+    found = (run.find(seq) for seq in anomaly.evidence)
+    steps = [each.step for each in found if each is not None and each.instance == event.instance]
+    return min((step for step in steps if step is not None), default=event.step)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator, model_validator
 
-from misstep.decisions import Kind
+from misstep.decisions import Default, Kind
 from misstep.detectors import Detector, known_detectors
 from misstep.side_effects import SideEffect
 from misstep.taxonomy import AnomalyType, taxonomy
@@ -18,14 +18,33 @@ Mode = Literal["enforce", "shadow", "off"]
 
 _ENDLESS = frozenset({Kind.RETRY, Kind.REPROMPT, Kind.VOTE, Kind.FALLBACK, Kind.REROUTE, Kind.ROLL_BACK})
 
+_OPTIONS = {
+    "to": (Kind.REROUTE, Kind.FALLBACK),
+    "samples": (Kind.VOTE,),
+    "timeout": (Kind.ASK,),
+    "default": (Kind.ASK,),
+}
+"""What a rung may say beside its limit, and of which decisions."""
+
 
 class Rung(BaseModel):
-    """One step of a ladder: a decision, and how often per run, agent and type it may be taken (None: always)."""
+    """
+    One step of a ladder: a decision, and how often per run, agent and type it may be taken (None: always).
+
+    `to` names the agent of a `reroute` (left out: the next of those the adapter knows), or the model of a `fallback`
+    as it was given to the guard (left out: the first); `samples` is how many replies a `vote` compares; `timeout` is
+    how many seconds a person who is asked has, and `default` what stands after that. Written `halt`, `{refuse: 2}`,
+    or `{reroute: {to: writer, limit: 1}}`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Kind
     limit: int | None = Field(default=None, ge=1)
+    to: str | None = Field(default=None, min_length=1)
+    samples: int | None = Field(default=None, ge=2, le=20)
+    timeout: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    default: Default | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -33,8 +52,8 @@ class Rung(BaseModel):
         if isinstance(value, str):
             return {"kind": value}
         if isinstance(value, Mapping) and len(value) == 1 and "kind" not in value:
-            kind, limit = next(iter(value.items()))
-            return {"kind": kind, "limit": limit}
+            kind, given = next(iter(value.items()))
+            return {"kind": kind, **given} if isinstance(given, Mapping) else {"kind": kind, "limit": given}
         if isinstance(value, Mapping) and len(value) > 1 and "kind" not in value:
             raise ValueError("one decision to a rung: write each as an item of its own")
         return value
@@ -45,6 +64,13 @@ class Rung(BaseModel):
             raise ValueError("`allow` is no remedy; leave the rung out")
         if self.limit is None and self.kind in _ENDLESS:
             raise ValueError(f"`{self.kind}` needs a limit, or the guard could loop: write `{{{self.kind}: 1}}`")
+        return self
+
+    @model_validator(mode="after")
+    def _fitting(self) -> Rung:
+        for name, kinds in _OPTIONS.items():
+            if getattr(self, name) is not None and self.kind not in kinds:
+                raise ValueError(f"`{name}` goes with {' or '.join(f'`{kind}`' for kind in kinds)}, not `{self.kind}`")
         return self
 
 
@@ -109,6 +135,14 @@ class Policy(BaseModel):
             for type_, rule in self.rules.items()
             if rule.enabled and type_ in known
         ]
+
+    def deadline(self) -> float | None:
+        """How many seconds a tool has to answer; None where no rule does anything about it."""
+        rule = self.rules.get(AnomalyType.TOOL_TIMEOUT)
+        if rule is None or not rule.enabled or not self.ladder(AnomalyType.TOOL_TIMEOUT):
+            return None
+        detector = known_detectors()[AnomalyType.TOOL_TIMEOUT](**rule.thresholds)
+        return float(detector.seconds)  # type: ignore[attr-defined]
 
     def holds(self) -> bool:
         """Whether any enforcing rule wants answers held until they are accepted."""

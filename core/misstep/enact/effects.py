@@ -1,0 +1,46 @@
+"""Effects: what the loop asks of whoever drives it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeAlias
+
+from misstep import feedback
+from misstep.approval import Answer, Question, answer_to
+from misstep.enact.seats import Request
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[Request]):
+    """Hand this request to the framework's own handler; an async one has `deadline` seconds, if any are set."""
+
+    request: Request
+    deadline: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Consult:
+    """
+    Ask a person: by `pause`, the framework's own way, which may raise and be called again when the run is resumed,
+    else by the guard's approver.
+    """
+
+    question: Question
+    pause: Callable[[Mapping[str, Any]], Any] | None = None
+
+    def paused(self) -> Answer:
+        """The answer, where the framework does the waiting."""
+        assert self.pause is not None
+        return answer_to(self.question, self.pause(self.question.payload()))
+
+
+Effect: TypeAlias = Call[Any] | Consult
+
+Steps: TypeAlias = Generator[Effect, Any, Any]
+
+
+def rejection(text: str, answer: Answer) -> str:
+    """What an agent is told instead of what a person rejected; `text` is how the objection begins."""
+    why = feedback.rejected(answer.comment) if answer.given else "A person was asked about this and did not answer."
+    return f"{text} {why}"
