@@ -1,6 +1,7 @@
 """misstep watches LLM agents, names the step that went wrong, and puts it right while the run goes on."""
 
 from misstep.anomalies import Anomaly
+from misstep.approval import Answer, Approver, Question
 from misstep.errors import (
     AttachError,
     Halted,
@@ -23,6 +24,8 @@ __version__ = "0.1.0"
 __all__ = [
     "Anomaly",
     "AnomalyType",
+    "Answer",
+    "Approver",
     "AttachError",
     "Category",
     "Guard",
@@ -33,6 +36,7 @@ __all__ = [
     "MisstepError",
     "Policy",
     "PolicyError",
+    "Question",
     "Report",
     "Rule",
     "Run",

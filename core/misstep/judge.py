@@ -104,7 +104,7 @@ class Judge:
             session.settled(loser, took_effect=False, detail=f"superseded by {decision.kind}")
         verdict = Verdict(decision, (taken[-1],), types)
         if isinstance(decision, Halt):
-            session.halted, session.halt = decision.reason, verdict
+            session.stop(decision.reason, verdict)
         return verdict
 
     def _answer(self, failure: Failure, anomaly: Anomaly, event: Event, session: Session, within: Reach) -> Decision:

@@ -165,6 +165,10 @@ class Session:
             return receipt.took_effect
         return taken.decision in _REPEATING and not any(taken in verdict.taken for verdict in self._put_off())
 
+    def stop(self, reason: str, verdict: Verdict) -> None:
+        """The run is to end: every seat meets this from now on."""
+        self.halted, self.halt = reason, verdict
+
     # -- what is carried out later ------------------------------------------------------------------------------------
 
     def notify(self, instance: str, verdict: Verdict) -> None:

@@ -503,6 +503,25 @@ def test_a_person_about_a_reply(driver: Driver) -> None:
     assert [question.content for question in questions] == ["bad 0"] * 2
 
 
+def test_nobody_consents_to_a_reply(driver: Driver) -> None:
+    """A reply that needs consent is not asked for again and again where nobody is there: the run ends."""
+    guard, _ = asking(lambda question: time.sleep(1), timeout=0.05)
+    handler = Handler(bad())
+    with pytest.raises(Stopped, match="nobody gave it"):
+        driver.model(guard, model(guard), handler)
+    assert len(handler.asked) == 1
+    with pytest.raises(Stopped):
+        driver.tool(guard, call(guard), handler)
+
+
+def test_whoever_always_rejects_comes_to_an_end(driver: Driver) -> None:
+    """An approver that rejects whatever comes does not keep a model call going for ever."""
+    guard, questions = asking(Answer("reject"))
+    with pytest.raises(Stopped):
+        driver.model(guard, model(guard), Handler(bad()))
+    assert len(questions) == MOST_ATTEMPTS
+
+
 def test_a_person_about_a_result(driver: Driver) -> None:
     """A result may be approved, edited or withheld by a person before it is passed on."""
     answers = [Answer("approve"), Answer("edit", "less"), Answer("reject")]

@@ -81,6 +81,14 @@ def test_each_instance_climbs_for_itself() -> None:
     assert kinds(guard({LOOP: [{"reprompt": 1}, "refuse"]}), *both) == ["reprompt", "reprompt", "refuse", "refuse"]
 
 
+def test_a_limit_for_the_whole_run() -> None:
+    """A rung may be limited for all agents of a run together, beside its limit for each of them."""
+    rung = {"reprompt": {"limit": 2, "per_run": 3}}
+    both = [*calls(3, instance="x"), *calls(3, instance="y")]
+    decided = kinds(guard({LOOP: [rung, "refuse"]}), *both)
+    assert decided == ["reprompt", "reprompt", "refuse", "reprompt", "refuse", "refuse"]
+
+
 def test_each_type_has_its_own_ladder() -> None:
     """What one anomaly used up is left to another."""
     ladders = {LOOP: [{"reprompt": 1}, "refuse"], ARGUMENT: [{"reprompt": 1}, "halt"]}

@@ -85,11 +85,48 @@ def test_the_least_policy() -> None:
         ({"reprompt": 2}, Kind.REPROMPT, 2),
         ({"refuse": None}, Kind.REFUSE, None),
         ({"kind": "refuse", "limit": 3}, Kind.REFUSE, 3),
+        ({"refuse": {"limit": 3}}, Kind.REFUSE, 3),
     ],
 )
 def test_ways_to_write_a_rung(written: object, kind: Kind, limit: int | None) -> None:
     """A rung is a decision, a decision with its limit, or both by name."""
     assert Rung.model_validate(written) == Rung(kind=kind, limit=limit)
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ({"reroute": {"to": "bob", "limit": 1}}, {"to": "bob", "limit": 1}),
+        ({"fallback": {"to": "small", "limit": 2}}, {"to": "small", "limit": 2}),
+        ({"vote": {"samples": 5, "limit": 1}}, {"samples": 5, "limit": 1}),
+        ({"ask": {"timeout": 60, "default": "approve"}}, {"timeout": 60, "default": "approve"}),
+    ],
+)
+def test_what_a_rung_may_say(written: dict[str, Any], said: dict[str, Any]) -> None:
+    """A rung says to whom, of how many, for how long, under the decision it belongs to."""
+    rung = Rung.model_validate(written)
+    assert rung.kind in written
+    assert rung.model_dump(exclude={"kind"}, exclude_none=True) == said
+
+
+@pytest.mark.parametrize(
+    ("rung", "problem"),
+    [
+        ("{reroute: {to: bob, limit: 1, x: 2}}", "unknown key `x`"),
+        ("{vote: {samples: 1, limit: 1}}", "greater than or equal to 2, found 1"),
+        ("{ask: {timeout: -3}}", "greater than 0, found -3"),
+        ("{ask: {timeout: .inf}}", "finite number"),
+        ("{ask: {default: maybe}}", "'approve' or 'reject', found 'maybe'"),
+        ("{refuse: {to: bob}}", "`to` goes with `reroute` or `fallback`, not `refuse`"),
+        ("{fallback: {to: small}}", "`fallback` needs a limit"),
+        ("{vote: 2, ask: 1}", "one decision to a rung"),
+    ],
+)
+def test_what_a_rung_may_not_say(rung: str, problem: str) -> None:
+    """What goes with no such decision, or with none, is a mistake in its line."""
+    (told,) = mistakes(f"version: 1\nrules:\n  repeated_call:\n    ladder: [{rung}]\n")
+    assert told.startswith("p.yaml: line 4, `rules.repeated_call.ladder.0")
+    assert problem in told
 
 
 def test_a_rule_without_a_ladder_has_the_taxonomys() -> None:

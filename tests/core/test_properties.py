@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -14,7 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from misstep import Guard
+from misstep.approval import Answer
 from misstep.decisions import ALLOW, Decision, Kind
+from misstep.enact import MOST_ATTEMPTS
+from misstep.errors import Signal
 from misstep.events import (
     AnyEvent,
     Event,
@@ -34,10 +38,15 @@ from misstep.taxonomy import AnomalyType, Category, Severity
 from tests.core.scenes import (
     ARGUMENT,
     EMPTY,
+    EVERYTHING,
     LOOP,
     RUN,
+    Driver,
+    Handler,
+    ModelSeat,
     Records,
     examples,
+    finds,
     policy,
     proposed,
     replied,
@@ -377,3 +386,41 @@ def test_what_is_not_enforced_changes_nothing(events: list[Event], shadow: bool)
     assert all(guard.observe(event) == ALLOW for event in events)
     assert len(records.of(*[cls for cls in typing.get_args(AnyEvent) if cls.__name__ == "DecisionSettled"])) <= told
     assert not any(isinstance(event, ModelResponded) for event in records.events) or shadow
+
+
+RUNGS = st.sampled_from(
+    [
+        {"rewrite": None},
+        {"reprompt": 2},
+        {"retry": 2},
+        {"vote": {"samples": 2, "limit": 2}},
+        {"fallback": {"to": "small", "limit": 2}},
+        {"reroute": {"to": "bob", "limit": 2}},
+        {"ask": {"timeout": 5}},
+        {"refuse": 2},
+        {"roll_back": 2},
+        {"halt": None},
+    ]
+)
+
+
+@given(st.lists(RUNGS, max_size=4), st.booleans())
+@examples(60)
+def test_a_guard_never_loops_by_itself(ladder: list[Any], approves: bool) -> None:
+    """Whatever the ladder, a model whose every reply is bad is asked so often and no more, and the call ends."""
+    rule = finds(EMPTY, ModelResponded, rewrite="better")
+    guard = Guard(
+        policy({EMPTY: ladder}),
+        detectors=[rule],
+        strict=True,
+        models={"small": "small"},
+        approver=lambda question: Answer("approve" if approves else "reject"),
+    )
+    guard.open(RUN, seats=EVERYTHING, agents=("bob",))
+    for _ in range(3):
+        session = guard.session(RUN)
+        assert session is not None
+        handler = Handler(replied("bad"))
+        with contextlib.suppress(Signal):
+            Driver("sync").model(guard, ModelSeat(session), handler)
+        assert 0 <= len(handler.asked) <= MOST_ATTEMPTS

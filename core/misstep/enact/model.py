@@ -19,6 +19,8 @@ from misstep.session import PASSED, Verdict
 MOST_ATTEMPTS = 100
 """No model call is tried more often than this. A ladder ends by itself, since every rung that repeats has a limit."""
 
+_NOBODY = "misstep ended this run: a reply needed a person's consent, and nobody gave it"
+
 
 def model_call(guard: Guard, take: Callable[[], ModelSeat[Any, Any]]) -> Steps:
     """
@@ -75,6 +77,8 @@ class _ModelCall:
                         return raw
                     if answer.verdict == "edit":
                         return seat.rewrite(raw, answer.edited)
+                    if not answer.given or self._attempt >= MOST_ATTEMPTS:
+                        return self._unapproved(verdict)
                     self._feedback.append(rejection("[misstep] Your last reply was not used.", answer))
                 case Reroute() | RollBack():
                     return leave(seat, verdict)
@@ -147,6 +151,12 @@ class _ModelCall:
                     past(guard, self._session, verdict, "the model's own error was passed on")
                     raise
                 self._prepare(verdict)
+
+    def _unapproved(self, verdict: Verdict) -> Any:
+        """A reply that needs a person's consent and gets none ends the run: asking again would never end."""
+        with self._session.run.lock:
+            self._session.stop(_NOBODY, verdict)
+        return stopped(self._guard, self._seat, _NOBODY)
 
     def _question(self, asked: Ask, reply: ModelResponded) -> Question:
         return Question(

@@ -61,9 +61,14 @@ class Ladder:
         uses = run.memory("ladder", Uses)
         batch = None if event.batch is None else f"{event.batch}|{event.attempt}"
         for place, rung in enumerate(self._rungs.get(anomaly.type, ())):
-            key = f"{event.instance}|{anomaly.type.value}|{place}"
-            if reach.has(rung, event.agent) and _fits(rung, anomaly, event) and uses.may(key, rung.limit, batch):
-                uses.add(key, batch)
+            if not reach.has(rung, event.agent) or not _fits(rung, anomaly, event):
+                continue
+            counters = {f"{event.instance}|{anomaly.type.value}|{place}": rung.limit}
+            if rung.per_run is not None:
+                counters[f"|{anomaly.type.value}|{place}|run"] = rung.per_run
+            if all(uses.may(key, limit, batch) for key, limit in counters.items()):
+                for key in counters:
+                    uses.add(key, batch)
                 return _decision(rung, anomaly, event, run, reach)
         return ALLOW
 

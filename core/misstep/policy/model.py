@@ -29,7 +29,8 @@ _OPTIONS = {
 
 class Rung(BaseModel):
     """
-    One step of a ladder: a decision, and how often per run, agent and type it may be taken (None: always).
+    One step of a ladder: a decision, and how often it may be taken for a type: `limit` by each agent of a run,
+    `per_run` by all of them together (None: always).
 
     `to` names the agent of a `reroute` (left out: the next of those the adapter knows), or the model of a `fallback`
     as it was given to the guard (left out: the first); `samples` is how many replies a `vote` compares; `timeout` is
@@ -41,6 +42,7 @@ class Rung(BaseModel):
 
     kind: Kind
     limit: int | None = Field(default=None, ge=1)
+    per_run: int | None = Field(default=None, ge=1)
     to: str | None = Field(default=None, min_length=1)
     samples: int | None = Field(default=None, ge=2, le=20)
     timeout: float | None = Field(default=None, gt=0, allow_inf_nan=False)
