@@ -156,6 +156,10 @@ class CallIndex:
         calls = self._by_signature.get((event.instance, record.signature), ())
         return [call for call in reversed(calls) if call.round < record.round and call.state in ("returned", "failed")]
 
+    def since(self, step: int) -> list[str]:
+        """The ids of the calls of that step and after it."""
+        return [call.call for call in self._by_call.values() if call.step is not None and call.step >= step]
+
     def recent(self, instance: str) -> Iterator[Call]:
         """The last 32 calls of an instance, newest first."""
         agent = self._agents.get(instance)

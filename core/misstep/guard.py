@@ -9,14 +9,17 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from misstep import feedback
+from misstep.anomalies import Anomaly
 from misstep.approval import Approver
-from misstep.decisions import Decision, Refuse
+from misstep.decisions import Ask, Decision, Kind, Refuse
 from misstep.detectors import Detector
 from misstep.dispatch import Dispatch, Rulewatch
-from misstep.errors import AttachError
+from misstep.errors import AttachError, JournalError
 from misstep.events import Event, RunEnded, RunResumed, RunStarted, Status, ToolRequested
+from misstep.journal import Journal
 from misstep.judge import UNCHECKED, Judge, failed
-from misstep.policy import Ladder, Mode, Policy, default_policy, load_policy
+from misstep.policy import Ladder, Mode, Policy, Rung, default_policy, load_policy
 from misstep.publish import Listener, Publisher
 from misstep.report import Report
 from misstep.run import Limits, Run
@@ -41,7 +44,8 @@ class Guard:
     `limits` bound the memory of one run; at most `runs` runs are open, each for at most `age` seconds without an
     event, then it is evicted and counted. A fail-open rule that is slower than `budget` seconds too often, or crashes
     three times, is quarantined. `models` are those a fallback may name, objects of the framework's own; `approver` is
-    who is asked where a person decides. With `strict`, failures of the guard's own code are raised (for tests).
+    who is asked where a person decides; `journal` remembers across a kill which calls with a lasting effect were made,
+    so that none is made again unawares. With `strict`, failures of the guard's own code are raised (for tests).
 
     A guard is shared freely between threads, event loops, graphs, teams and crews.
     """
@@ -55,6 +59,7 @@ class Guard:
         sink: Sink | None = None,
         models: Mapping[str, Any] | None = None,
         approver: Approver | None = None,
+        journal: Journal | None = None,
         limits: Limits | None = None,
         runs: int = 1000,
         age: float = 3600.0,
@@ -68,6 +73,7 @@ class Guard:
         self._dispatch = Dispatch(_rules(self.policy, detectors), budget=budget, strict=strict)
         self.models = dict(models or {})
         self.approver = approver
+        self.journal = journal
         self._means = Means(self.models.keys(), approver is not None)
         self._judge = Judge(Ladder(self.policy), self._dispatch, self._means, self.repeatable)
         self._publisher = Publisher(sink)
@@ -126,10 +132,12 @@ class Guard:
         )
 
     def close(self) -> None:
-        """End every open run as evicted, and the sink."""
+        """End every open run as evicted, and the sink; close the journal."""
         for run in self._sessions.ids():
             self.end(run, "evicted")
         self._publisher.close()
+        if self.journal is not None:
+            self.journal.close()
 
     # -- for adapters -------------------------------------------------------------------------------------------------
 
@@ -176,7 +184,7 @@ class Guard:
                 return known
             watching = watching or self.mode == "shadow"
             run_ = Run(id_, self.limits, self._classes)
-            session = Session(run_, seats, watching=watching, framework=framework, agents=agents)
+            session = Session(run_, seats, watching=watching, framework=framework, thread=thread, agents=agents)
             self._sessions.add(session)
             earlier = self._sessions.follow(thread, id_)
             due = self._sessions.due()
@@ -210,6 +218,8 @@ class Guard:
             session.settle_open()
             news = session.news()
         self._publisher.publish(news)
+        if status in ("completed", "halted"):
+            self._turn_ended(session)
         self.observe(
             RunEnded(run=run, status=status, outcome=outcome_of(session.success), score=session.score, error=error)
         )
@@ -293,6 +303,48 @@ class Guard:
         except Exception:
             log.exception("misstep could not record its own failure")
         return Verdict(Refuse(UNCHECKED)) if self.fails_closed and isinstance(event, ToolRequested) else PASSED
+
+    # -- the journal --------------------------------------------------------------------------------------------------
+
+    def journal_for(self, session: Session, event: ToolRequested) -> Journal | None:
+        """The journal, where a call is to be written into it: its effect lasts, and the guard has a say in it."""
+        if self.journal is None or self.mode != "enforce" or session.watching or event.history:
+            return None
+        return self.journal if session.run.side_effect(event.tool).side_effect.lasting else None
+
+    def journal_is_needed(self, session: Session, event: ToolRequested) -> bool:
+        """
+        Whether a call is refused that the journal cannot write down.
+
+        As `on_guard_failure` of the rule `duplicate_side_effect` says; where that says nothing, what the application
+        itself declared irreversible is refused, and the rest is made all the same.
+        """
+        rule = self.policy.rules.get(AnomalyType.DUPLICATE_SIDE_EFFECT)
+        if rule is not None and "on_guard_failure" in rule.model_fields_set:
+            return rule.on_guard_failure == "closed"
+        classified = session.run.side_effect(event.tool)
+        return classified.declared and classified.side_effect is SideEffect.IRREVERSIBLE
+
+    def asks(self, session: Session, event: ToolRequested, anomaly: Anomaly) -> tuple[Verdict, Ask]:
+        """Put on record that a person is asked; for how long is as the rule's own `ask` rung says, if it has one."""
+        rungs = self.policy.ladder(anomaly.type)
+        rung = next((rung for rung in rungs if rung.kind is Kind.ASK), Rung(kind=Kind.ASK))
+        given = {name: getattr(rung, name) for name in ("timeout", "default") if getattr(rung, name) is not None}
+        ask = Ask(feedback.question(anomaly), **given)
+        with session.run.lock:
+            taken = session.took(event, session.found(event, anomaly), ask)
+            news = session.news()
+        self._publisher.publish(news)
+        return Verdict(ask, (taken,), frozenset({anomaly.type})), ask
+
+    def _turn_ended(self, session: Session) -> None:
+        """What is asked for after this turn is asked for anew."""
+        if self.journal is None or not session.effects.met:
+            return
+        try:
+            self.journal.end(session.scope)
+        except JournalError as error:
+            self.failed("the journal", error)
 
     def repeatable(self, tool: str, run: Run) -> bool:
         """Whether a call of that tool may be made twice: only if it is declared to change nothing."""

@@ -12,6 +12,7 @@ from misstep.decisions import Kind
 from misstep.events import AnomalyFound, DecisionSettled, DecisionTaken, Outcome, Status
 from misstep.localize import RootCause, localize
 from misstep.redact import printable
+from misstep.side_effects import By, SideEffect
 from misstep.taxonomy import AnomalyType, Category, Severity
 
 
@@ -66,6 +67,33 @@ class Cost(_Frozen):
     estimated: bool = False
 
 
+class ToolReport(_Frozen):
+    """What a tool that was declared or called does to the world, `by` whom or what that is known, and `why`."""
+
+    tool: str
+    side_effect: SideEffect
+    by: By
+    why: str
+    called: bool
+
+    @property
+    def lasting(self) -> bool:
+        """Whether a second call does more than the first."""
+        return self.side_effect.lasting
+
+
+class JournalReport(_Frozen):
+    """
+    Calls with a lasting effect: written into the journal, answered from it, and of unknown effect, which a person was
+    asked about; `repeated` are those of the latter that were made on a person's word.
+    """
+
+    journaled: int = 0
+    answered: int = 0
+    unknown: int = 0
+    repeated: int = 0
+
+
 class RunReport(_Frozen):
     """Everything the guard has to say of one run."""
 
@@ -82,6 +110,8 @@ class RunReport(_Frozen):
     cost: Cost
     dropped: int
     """Anomalies and decisions beyond what one run keeps."""
+    tools: tuple[ToolReport, ...] = ()
+    journal: JournalReport = JournalReport()
 
 
 class Report(_Frozen):
@@ -196,6 +226,12 @@ def _described(run: RunReport) -> Sequence[str]:
         lines.append(
             f"  -> step {decision.step} {decision.agent}: {decision.kind} for {decision.anomaly} {_held(decision)}"
         )
+    lasting = [f"{tool.tool} {tool.side_effect} ({tool.why})" for tool in run.tools if tool.called and tool.lasting]
+    if lasting:
+        lines.append(f"  lasting effects: {'; '.join(lasting)}")
+    if run.journal != JournalReport():
+        counts = ", ".join(f"{count} {name}" for name, count in run.journal)
+        lines.append(f"  journal: {counts}")
     if run.root_cause is not None:
         first = run.root_cause.candidates[0]
         sure = "perhaps" if run.root_cause.abstained else "likely"
@@ -217,6 +253,22 @@ def _held(decision: DecisionReport) -> str:
     }
     said = states.get((decision.took_effect, decision.recurred), "- open")
     return f"{said}{f': {decision.detail}' if decision.detail else ''}"
+
+
+def tools_of(run: Any) -> tuple[ToolReport, ...]:
+    """The tools of a `Run` as a report shows them, in order of their names."""
+    names = sorted({*run.tools, *run.called})
+    found = ((name, run.side_effect(name)) for name in names)
+    return tuple(
+        ToolReport(
+            tool=printable(name),
+            side_effect=classified.side_effect,
+            by=classified.by,
+            why=printable(classified.why),
+            called=name in run.called,
+        )
+        for name, classified in found
+    )
 
 
 def cost_of(spent: Any) -> Cost:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections import OrderedDict
 from collections.abc import Collection
@@ -9,10 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from misstep.anomalies import Anomaly
+from misstep.calls import written
 from misstep.decisions import ALLOW, Decision, Kind
-from misstep.events import AnomalyFound, DecisionSettled, DecisionTaken, E, Event, Outcome
+from misstep.events import AnomalyFound, DecisionSettled, DecisionTaken, E, Event, Outcome, ToolRequested
+from misstep.journal import Entry, Proposal
 from misstep.redact import printable
-from misstep.report import Ledger, RunReport, cost_of
+from misstep.report import JournalReport, Ledger, RunReport, cost_of, tools_of
 from misstep.run import Run
 from misstep.seats import Seats
 from misstep.taxonomy import AnomalyType, taxonomy
@@ -29,6 +32,23 @@ class Verdict:
 
 PASSED = Verdict()
 
+
+@dataclass(slots=True)
+class Effects:
+    """What the journal had to do with a run: calls written down, answered from it, unknown, made once more."""
+
+    journaled: int = 0
+    answered: int = 0
+    unknown: int = 0
+    repeated: int = 0
+    """Calls of which nobody knows whether they took effect before, made on a person's word."""
+
+    @property
+    def met(self) -> bool:
+        """Whether there was anything."""
+        return bool(self.journaled or self.answered or self.unknown)
+
+
 _REPEATING = frozenset({Kind.RETRY, Kind.REPROMPT, Kind.VOTE, Kind.FALLBACK})
 
 _ENDED_FIRST = {
@@ -44,9 +64,9 @@ class Session:
     What a guard holds of a run beside the run's own indexes.
 
     `seats` is what the attached adapter can enact (None: whoever calls `observe` enacts all of it); a `watching`
-    session records decisions as hypothetical. `agents` are those a reroute may name (None: not known). `halted` is the
-    reason once a halt was decided: it is sticky, so that a framework that swallows the signal meets it again at the
-    next seat. Whoever writes into the books holds `run.lock`.
+    session records decisions as hypothetical. `thread` is the conversation, if there is one; `agents` are those a
+    reroute may name (None: not known). `halted` is the reason once a halt was decided: it is sticky, so that a
+    framework that swallows the signal meets it again at the next seat. Whoever writes into the books holds `run.lock`.
     """
 
     def __init__(
@@ -56,12 +76,18 @@ class Session:
         *,
         watching: bool,
         framework: str,
+        thread: str | None = None,
         agents: Collection[str] | None = None,
     ) -> None:
         self.run = run
         self.seats, self.agents = seats, agents
         self.watching = watching
         self.framework = framework
+        self.scope = f"run:{run.id}" if thread is None else f"thread:{thread}"
+        """What the journal knows this run's calls by."""
+        self.effects = Effects()
+        self.taken_back: set[str] = set()
+        """The calls that were made in what was rolled back since."""
         self.halted: str | None = None
         self.halt = PASSED
         """The verdict that decided the halt."""
@@ -229,6 +255,33 @@ class Session:
         """Drop a call's verdict: its reply was thrown away."""
         self._verdicts.pop(call, None)
 
+    # -- the journal --------------------------------------------------------------------------------------------------
+
+    def proposal(self, event: ToolRequested) -> Proposal:
+        """A call as the journal knows it; of which reply, if that was heard in this run."""
+        call = event.call or event.id
+        known = self.run.calls.get(call)
+        asked = self.run.find(known.seq) if known is not None else None
+        return Proposal(
+            scope=self.scope,
+            run=self.run.id,
+            batch=known.batch if known is not None and not (asked is not None and asked.history) else None,
+            call=call,
+            tool=event.tool,
+            arguments=" ".join((event.raw or written(event.arguments)).split()),
+            side_effect=self.run.side_effect(event.tool).side_effect,
+        )
+
+    def gone(self, entry: Entry) -> bool:
+        """Whether the conversation knows nothing of a call in the journal: its reply was lost, or taken back."""
+        if entry.call in self.taken_back:
+            return True
+        return entry.run != self.run.id and self.run.calls.get(entry.call) is None
+
+    def take_back(self, step: int) -> None:
+        """The run goes on from before that step."""
+        self.taken_back.update(self.run.calls.since(step))
+
     # -- the whole ----------------------------------------------------------------------------------------------------
 
     def inherit(self, earlier: RunReport | None) -> None:
@@ -261,6 +314,8 @@ class Session:
                 root_cause=self.ledger.root_cause(self.outcome),
                 cost=cost_of(run.spent),
                 dropped=self.ledger.dropped,
+                tools=tools_of(run),
+                journal=JournalReport(**dataclasses.asdict(self.effects)),
             )
 
 

@@ -302,6 +302,11 @@ class ToolSeat(_Seat):
         self._may_fail("object")
         return objection
 
+    def recorded(self, output: str) -> str:
+        """What the tool answered."""
+        self._may_fail("recorded")
+        return output
+
     def rewrite(self, raw: str, content: str) -> str:
         """Other words."""
         self._may_fail("rewrite")

@@ -51,7 +51,7 @@ class Done:
     effects: OrderedDict[tuple[str, str], When] = field(default_factory=OrderedDict)
     """(tool, arguments) → when it came about."""
     changed: OrderedDict[str, dict[str, When]] = field(default_factory=OrderedDict)
-    """What a call named ("": nothing, and so perhaps everything) → tool → when it changed that, for the last 8 tools."""
+    """What a call named ("": nothing, perhaps everything) → tool → when it changed that, for the last 8 tools."""
 
     def clear(self) -> None:
         """The user has spoken."""

@@ -7,7 +7,7 @@ async form. What a framework looks like it learns from a seat (`seats.py`), whic
 """
 
 from misstep.enact.drivers import Loop, Rescue, aasked, adrive, asked, drive, within
-from misstep.enact.effects import Call, Consult, Effect, Steps
+from misstep.enact.effects import Call, Consult, Effect, Steps, Store
 from misstep.enact.model import MOST_ATTEMPTS, model_call
 from misstep.enact.seats import ModelSeat, ToolSeat
 from misstep.enact.tool import tool_call
@@ -21,6 +21,7 @@ __all__ = [
     "ModelSeat",
     "Rescue",
     "Steps",
+    "Store",
     "ToolSeat",
     "aasked",
     "adrive",

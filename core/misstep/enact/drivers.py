@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Generic
 
 from misstep.approval import Answer, Question, aconsult, consult
-from misstep.enact.effects import Call, Consult, Effect, Steps
+from misstep.enact.effects import Call, Consult, Effect, Steps, Store
 from misstep.enact.seats import Raw
 from misstep.errors import Signal, ToolTimeout
 from misstep.guard import Guard
@@ -44,15 +44,19 @@ async def adrive(guard: Guard, steps: Steps, handler: Callable[[Any], Awaitable[
     return loop.value  # type: ignore[no-any-return]
 
 
-def asked(guard: Guard, effect: Consult) -> Answer:
-    """What a person answers; where nobody can be asked, the default stands."""
+def asked(guard: Guard, effect: Consult | Store) -> Any:
+    """What a person answers, the default where nobody can be asked; or what a store says."""
+    if isinstance(effect, Store):
+        return effect.work()
     if effect.pause is not None:
         return effect.paused()
     return consult(guard.approver, effect.question) if guard.approver is not None else _nobody(effect.question)
 
 
-async def aasked(guard: Guard, effect: Consult) -> Answer:
+async def aasked(guard: Guard, effect: Consult | Store) -> Any:
     """`asked` for async code."""
+    if isinstance(effect, Store):
+        return await asyncio.to_thread(effect.work)
     if effect.pause is not None:
         return effect.paused()
     return await aconsult(guard.approver, effect.question) if guard.approver is not None else _nobody(effect.question)

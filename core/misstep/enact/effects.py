@@ -35,7 +35,14 @@ class Consult:
         return answer_to(self.question, self.pause(self.question.payload()))
 
 
-Effect: TypeAlias = Call[Any] | Consult
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Do a piece of work that writes to the disk; async code has it done on a thread."""
+
+    work: Callable[[], Any]
+
+
+Effect: TypeAlias = Call[Any] | Consult | Store
 
 Steps: TypeAlias = Generator[Effect, Any, Any]
 

@@ -76,6 +76,10 @@ class ToolSeat(Protocol[Request, Raw]):
         """A result in the framework's terms that the agent reads in place of the tool's."""
         ...
 
+    def recorded(self, output: str) -> Raw:
+        """A result in the framework's terms, as if the tool had answered `output` just now."""
+        ...
+
     def rewrite(self, raw: Raw, content: str) -> Raw:
         """The result with other words."""
         ...

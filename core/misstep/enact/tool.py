@@ -24,6 +24,7 @@ from misstep.decisions import (
 )
 from misstep.enact.effects import Call, Consult, Steps, rejection
 from misstep.enact.ending import leave, past, stopped
+from misstep.enact.journaled import Journaled
 from misstep.enact.seats import ToolSeat
 from misstep.errors import ToolTimeout
 from misstep.events import ToolCancelled, ToolFailed, ToolRequested, ToolReturned, text_of
@@ -38,7 +39,8 @@ def tool_call(guard: Guard, take: Callable[[], ToolSeat[Any, Any]]) -> Steps:
     """
     One tool call; returns the result to pass on.
 
-    It is executed once, or not at all, unless its tool is declared to change nothing. `take` takes the seat, inside
+    It is executed once, or not at all, unless its tool is declared to change nothing; one whose effect lasts is written
+    into the guard's journal, if there is one, and what that knows was done is not done again. `take` takes the seat, inside
     the boundary a driver puts round these steps.
     """
     seat = take()
@@ -95,22 +97,41 @@ class _ToolCall:
     def _executed(self) -> Steps:
         """Execute the call, again as long as it may be, and return what is passed on."""
         guard, seat = self._guard, self._seat
+        journaled = Journaled(guard, seat, self._requested)
+        refusal = yield from journaled.begin()
+        if refusal is not None:
+            return self._refused(refusal.objection)
+        if journaled.recorded is not None:
+            return (yield from self._recorded(journaled.recorded))
+        if journaled.arguments is not None:
+            self._arguments = journaled.arguments
         while True:
             try:
                 raw = yield Call(seat.request(self._arguments), guard.deadline)
             except BaseException as error:
-                verdict = guard.judge(seat.failure(error))
+                failure = seat.failure(error)
+                yield from journaled.raised(error, failure)
+                verdict = guard.judge(failure)
                 if isinstance(verdict.decision, Retry) and isinstance(error, Exception):
                     self._reopen(verdict)
                     continue
                 return self._instead(error, verdict)
             outcome = seat.result(raw)
+            yield from journaled.returned(outcome)
             verdict = guard.judge(outcome)
             if isinstance(verdict.decision, Retry):
                 self._reopen(verdict)
                 continue
             passed = seat.redirected(raw) if self._redirected else raw
             return (yield from self._passed(passed, outcome, verdict))
+
+    def _recorded(self, output: str) -> Steps:
+        """The call was made before: its result is passed on as the journal recorded it."""
+        raw = self._seat.recorded(output)
+        outcome = self._seat.result(raw)
+        if isinstance(outcome, ToolReturned):
+            outcome = dataclasses.replace(outcome, recorded=True)
+        return (yield from self._passed(raw, outcome, self._guard.judge(outcome)))
 
     def _passed(self, raw: Any, outcome: ToolReturned | ToolFailed, verdict: Verdict) -> Steps:
         """What is passed on of a result."""

@@ -1,0 +1,145 @@
+"""A call whose effect lasts, by way of the journal: written down before it is made, and what became of it after."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from misstep import feedback
+from misstep.anomalies import Anomaly
+from misstep.approval import Answer, Question
+from misstep.decisions import Refuse
+from misstep.enact.effects import Consult, Steps, Store, rejection
+from misstep.enact.seats import ToolSeat
+from misstep.errors import JournalError
+from misstep.events import ToolCancelled, ToolFailed, ToolRequested, ToolReturned
+from misstep.guard import Guard
+from misstep.journal import Entry, Journal, State
+from misstep.judge import UNCHECKED
+from misstep.session import Verdict
+from misstep.taxonomy import AnomalyType
+
+_UNKNOWN = (
+    "[misstep: duplicate_side_effect] This call was not executed. It was begun before, and whether it took effect is "
+    "not known. Do not repeat it; find out by other means, or say that it is open."
+)
+
+
+class Journaled:
+    """
+    One call's entry in the guard's journal; none where there is no journal, or nothing that lasts to be written down.
+
+    `recorded` is the tool's earlier answer, where the call was made before; `arguments` are a person's own, where one
+    edited the call.
+    """
+
+    __slots__ = ("_entry", "_guard", "_journal", "_requested", "_seat", "arguments", "recorded")
+
+    def __init__(self, guard: Guard, seat: ToolSeat[Any, Any], requested: ToolRequested) -> None:
+        self._guard, self._seat, self._requested = guard, seat, requested
+        self._journal: Journal | None = guard.journal_for(seat.session, requested)
+        self._entry: Entry | None = None
+        self.recorded: str | None = None
+        self.arguments: Mapping[str, Any] | None = None
+
+    def begin(self) -> Steps:
+        """Write the call down; the refusal where it must not be made, else None."""
+        if self._journal is None:
+            return None
+        journal, session = self._journal, self._seat.session
+        proposal = session.proposal(self._requested)
+        entry = yield from self._stored(lambda: journal.begin(proposal, session.gone))
+        if entry is None:
+            return Refuse(UNCHECKED) if self._guard.journal_is_needed(session, self._requested) else None
+        session.effects.journaled += entry.state is State.BEGUN
+        if entry.state is State.UNKNOWN:
+            return (yield from self._ask(journal, entry))
+        if entry.state is State.DONE:
+            session.effects.answered += 1
+            self.recorded = entry.result or ""
+        else:
+            self._entry = entry
+        return None
+
+    def returned(self, outcome: ToolReturned | ToolFailed) -> Steps:
+        """Write down what came back."""
+        if isinstance(outcome, ToolReturned):
+            yield from self._settle(State.DONE, outcome.output)
+        else:
+            yield from self._settle(State.FAILED)
+
+    def raised(self, error: BaseException, outcome: ToolFailed | ToolCancelled) -> Steps:
+        """
+        Write down what was raised instead: a failure; that nobody knows, where the call was cut off; or nothing,
+        where the framework pauses and will call the tool again from its start.
+        """
+        if isinstance(outcome, ToolCancelled) and isinstance(error, Exception):
+            yield from self._finish(lambda journal, entry: journal.drop(entry))
+        elif isinstance(error, GeneratorExit):  # nobody is left to carry an effect out
+            if self._journal is not None and self._entry is not None:
+                self._journal.settle(self._entry, State.UNKNOWN)
+        else:
+            yield from self._settle(State.UNKNOWN if _cut_off(error) else State.FAILED)
+
+    def _ask(self, journal: Journal, entry: Entry) -> Steps:
+        """A person says whether a call is made of which nobody knows whether it was made before."""
+        guard, seat, requested = self._guard, self._seat, self._requested
+        seat.session.effects.unknown += 1
+        anomaly = Anomaly(
+            type=AnomalyType.DUPLICATE_SIDE_EFFECT,
+            message=f"`{requested.tool}` was begun before, and whether it took effect is unknown: make the call?",
+        )
+        verdict, ask = guard.asks(seat.session, requested, anomaly)
+        question = Question(
+            run=requested.run,
+            agent=requested.agent,
+            text=feedback.question(anomaly),
+            timeout=ask.timeout,
+            default=ask.default,
+            call=requested.call,
+            tool=requested.tool,
+            arguments=dict(requested.arguments),
+        )
+        answer: Answer = yield Consult(question, seat.pause)
+        guard.settle(seat.session, verdict, took_effect=True, detail=answer.verdict)
+        if answer.verdict == "reject":
+            return self._rejected(answer)
+        again = yield from self._stored(lambda: journal.again(entry))
+        if again is None and guard.journal_is_needed(seat.session, requested):
+            return Refuse(UNCHECKED)
+        self._entry = again
+        self.arguments = answer.edited if answer.verdict == "edit" else None
+        seat.session.effects.repeated += 1
+        return None
+
+    def _rejected(self, answer: Answer) -> Refuse:
+        refusal = Refuse(rejection(_UNKNOWN, answer))
+        session = self._seat.session
+        if self._seat.pause is None:  # a node that runs again asks nobody twice
+            with session.run.lock:
+                session.remember(self._requested.call or "", Verdict(refusal))
+        return refusal
+
+    def _settle(self, state: State, result: str | None = None) -> Steps:
+        yield from self._finish(lambda journal, entry: journal.settle(entry, state, result))
+
+    def _finish(self, work: Callable[[Journal, Entry], None]) -> Steps:
+        journal, entry = self._journal, self._entry
+        if journal is not None and entry is not None:
+            yield from self._stored(lambda: work(journal, entry))
+
+    def _stored(self, work: Callable[[], Any]) -> Steps:
+        """What the journal says; None, and the failure on record, where it cannot be reached."""
+        try:
+            return (yield Store(work))
+        except JournalError as error:
+            self._guard.failed("the journal", error, self._requested)
+            return None
+
+
+def _cut_off(error: BaseException) -> bool:
+    """Whether nobody knows what became of a call that ended so: cancelled, timed out, or the connection was lost."""
+    if not isinstance(error, Exception) or isinstance(error, TimeoutError | ConnectionError):
+        return True
+    names = " ".join(cls.__name__.lower() for cls in type(error).__mro__)
+    return any(word in names for word in ("timeout", "connect", "protocolerror", "readerror", "writeerror"))
