@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any
 
-from misstep.enact import Consult, Loop, Rescue, Steps, aasked
+from misstep.enact import Call, Loop, Rescue, Steps, aasked
 from misstep.guard import Guard
 from misstep_autogen.place import Stream
 
@@ -31,7 +31,7 @@ async def driven(
     while (effect := loop.advance()) is not None:
         answer, kept = None, []
         try:
-            if isinstance(effect, Consult):
+            if not isinstance(effect, Call):
                 loop.answer = await aasked(guard, effect)
                 continue
             async with aclosing(begin(effect.request)) as stream:

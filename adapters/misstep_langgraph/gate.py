@@ -23,6 +23,7 @@ from langchain_core.tools import BaseTool
 from misstep.enact import Rescue, adrive, drive, model_call, tool_call
 from misstep_langgraph.halted import Halted
 from misstep_langgraph.in_hand import call_in_hand, has_in_hand, in_hand, model_in_hand
+from misstep_langgraph.messages import says_of
 from misstep_langgraph.model import GateModelSeat, model_name
 from misstep_langgraph.place import place
 from misstep_langgraph.streaming import STREAMING, streams
@@ -156,7 +157,15 @@ class _ToolCall:
         session = self.watcher.session_of(getattr(manager, "parent_run_id", None))
         call_id = self._kwargs.get("tool_call_id")
         return LangChainToolSeat(
-            session, self._place, self._tool.name, self._arguments(), call_id, self.key, self._input, halt=_halt
+            session,
+            self._place,
+            self._tool.name,
+            self._arguments(),
+            call_id,
+            self.key,
+            self._input,
+            halt=_halt,
+            says=says_of(self._tool),
         )
 
     def refused(self, objection: str) -> Any:

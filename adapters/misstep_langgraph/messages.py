@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, SystemMessage, ToolMessage
-from langchain_core.tools import BaseTool
+from langchain_core.tools import BaseTool, StructuredTool
+from langchain_core.tools import Tool as LangChainTool
 from langgraph.types import Command
 
 from misstep.conversation import Said, digest
 from misstep.events import ProposedCall, Role, Tool, Usage
+from misstep.side_effects import Classified, declared_on, hinted
 
 _ROLES: dict[str, Role] = {"system": "system", "human": "user", "ai": "assistant", "tool": "tool", "function": "tool"}
 
@@ -89,12 +91,20 @@ def declared(tools: Sequence[Any]) -> tuple[Tool, ...]:
 
 def _declared(tool: Any) -> Tool:
     if isinstance(tool, BaseTool):
-        return Tool(tool.name, tool.description, {"properties": dict(tool.args)})
+        return Tool(tool.name, tool.description, {"properties": dict(tool.args)}, says_of(tool))
     if isinstance(tool, Mapping):
         spec = tool.get("function", tool)
         parameters = spec.get("parameters") or spec.get("input_schema") or {}
         return Tool(str(spec.get("name", "")), str(spec.get("description", "")), parameters)
     return Tool(str(getattr(tool, "__name__", tool)))
+
+
+def says_of(tool: Any) -> Classified | None:
+    """What a tool's code declares of its effect, else what an MCP server hints at (langchain-mcp-adapters 0.3)."""
+    if not isinstance(tool, BaseTool):
+        return None
+    functions = (tool.func, tool.coroutine) if isinstance(tool, StructuredTool | LangChainTool) else (tool._run,)
+    return declared_on(tool, *functions) or hinted(tool.metadata)
 
 
 def result_text(output: Any) -> tuple[str, bool]:

@@ -16,6 +16,7 @@ from misstep.enact import Rescue, Steps, adrive, drive, model_call, tool_call
 from misstep.guard import Guard
 from misstep.session import Session
 from misstep_langgraph.in_hand import call_in_hand, in_hand, model_in_hand
+from misstep_langgraph.messages import says_of
 from misstep_langgraph.model import MiddlewareModelSeat
 from misstep_langgraph.place import RUN, place
 from misstep_langgraph.seats import MIDDLEWARE
@@ -83,7 +84,16 @@ class MisstepMiddleware(AgentMiddleware):
             call, config = request.tool_call, get_config()
             where = place(config.get("metadata"))
             session = self._session(config)
-            return LangChainToolSeat(session, where, call["name"], call["args"], call["id"], _key(request), request)
+            return LangChainToolSeat(
+                session,
+                where,
+                call["name"],
+                call["args"],
+                call["id"],
+                _key(request),
+                request,
+                says=says_of(request.tool),
+            )
 
         return tool_call(self.guard, take)
 

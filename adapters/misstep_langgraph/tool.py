@@ -10,6 +10,7 @@ from langgraph.errors import GraphBubbleUp
 
 from misstep.events import ToolCancelled, ToolFailed, ToolRequested, ToolReturned
 from misstep.session import Session
+from misstep.side_effects import Classified
 from misstep_langgraph.messages import call_key, result_text
 from misstep_langgraph.place import Place
 
@@ -20,7 +21,8 @@ class LangChainToolSeat:
 
     A call without an id is the one a model proposed with the same tool and arguments; if none did, it is the
     application's own, which is taken in and never acted on. `halt` says how the run is ended here: by raising
-    (anywhere in a guarded run), or by an objection where no run seat would catch it.
+    (anywhere in a guarded run), or by an objection where no run seat would catch it. `says` is what the tool itself
+    says of its effect.
     """
 
     def __init__(
@@ -33,8 +35,11 @@ class LangChainToolSeat:
         fallback_id: str,
         request: Any,
         halt: Callable[[str], Any] | None = None,
+        says: Classified | None = None,
     ) -> None:
         self.session = session
+        self.pause: Callable[[Mapping[str, Any]], Any] | None = None
+        self._says = says
         self._tool, self._arguments, self._call_id = tool, arguments, call_id
         proposed = None if call_id else session.run.calls.proposed(tool, arguments)
         self._own = not call_id and proposed is None
@@ -43,7 +48,7 @@ class LangChainToolSeat:
 
     def requested(self) -> ToolRequested:
         """The call, in the name of whoever proposed it."""
-        return ToolRequested(**self._of(), arguments=dict(self._arguments))
+        return ToolRequested(**self._of(), arguments=dict(self._arguments), says=self._says)
 
     def request(self, arguments: Mapping[str, Any] | None = None) -> Any:
         """What the framework would have passed on."""
@@ -65,6 +70,12 @@ class LangChainToolSeat:
     def object(self, objection: str) -> Any:
         """The objection as the tool's message, or as its output where the tool was called by hand."""
         return refusal(self._tool, self._call_id, objection)
+
+    def recorded(self, output: str) -> Any:
+        """What the tool answered, as its message, or as its output where the tool was called by hand."""
+        if self._call_id is None:
+            return output
+        return ToolMessage(output, name=self._tool, tool_call_id=self._call_id)
 
     def stop(self, reason: str) -> Any:
         """End the run here, or as soon as it can be."""

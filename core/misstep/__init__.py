@@ -5,6 +5,7 @@ from misstep.approval import Answer, Approver, Question
 from misstep.errors import (
     AttachError,
     Halted,
+    JournalError,
     MissingExtraError,
     MisstepError,
     PolicyError,
@@ -12,6 +13,7 @@ from misstep.errors import (
     UnsupportedVersionError,
 )
 from misstep.guard import Guard
+from misstep.journal import Journal
 from misstep.policy import Policy, Rule, Rung, default_policy, load_policy
 from misstep.report import Report, RunReport
 from misstep.run import Limits, Run
@@ -30,6 +32,8 @@ __all__ = [
     "Category",
     "Guard",
     "Halted",
+    "Journal",
+    "JournalError",
     "JsonlSink",
     "Limits",
     "MissingExtraError",

@@ -66,20 +66,23 @@ class Journaled:
         if isinstance(outcome, ToolReturned):
             yield from self._settle(State.DONE, outcome.output)
         else:
-            yield from self._settle(State.FAILED)
+            said = f"{outcome.error_type} {outcome.error[:500]}".lower()
+            yield from self._settle(State.UNKNOWN if any(word in said for word in _CUT_OFF) else State.FAILED)
 
     def raised(self, error: BaseException, outcome: ToolFailed | ToolCancelled) -> Steps:
         """
         Write down what was raised instead: a failure; that nobody knows, where the call was cut off; or nothing,
         where the framework pauses and will call the tool again from its start.
         """
-        if isinstance(outcome, ToolCancelled) and isinstance(error, Exception):
-            yield from self._finish(lambda journal, entry: journal.drop(entry))
-        elif isinstance(error, GeneratorExit):  # nobody is left to carry an effect out
+        if isinstance(error, GeneratorExit):  # nobody is left to carry an effect out
             if self._journal is not None and self._entry is not None:
                 self._journal.settle(self._entry, State.UNKNOWN)
+        elif _cut_off(error):
+            yield from self._settle(State.UNKNOWN)
+        elif isinstance(outcome, ToolCancelled):
+            yield from self._finish(lambda journal, entry: journal.drop(entry))
         else:
-            yield from self._settle(State.UNKNOWN if _cut_off(error) else State.FAILED)
+            yield from self._settle(State.FAILED)
 
     def _ask(self, journal: Journal, entry: Entry) -> Steps:
         """A person says whether a call is made of which nobody knows whether it was made before."""
@@ -137,9 +140,13 @@ class Journaled:
             return None
 
 
+_CUT_OFF = ("timeout", "timed out", "connection", "disconnected")
+"""What an error says or is called after which nobody knows whether the call arrived."""
+
+
 def _cut_off(error: BaseException) -> bool:
     """Whether nobody knows what became of a call that ended so: cancelled, timed out, or the connection was lost."""
     if not isinstance(error, Exception) or isinstance(error, TimeoutError | ConnectionError):
         return True
     names = " ".join(cls.__name__.lower() for cls in type(error).__mro__)
-    return any(word in names for word in ("timeout", "connect", "protocolerror", "readerror", "writeerror"))
+    return any(word in names for word in (*_CUT_OFF, "protocolerror", "readerror", "writeerror"))

@@ -39,9 +39,9 @@ def tool_call(guard: Guard, take: Callable[[], ToolSeat[Any, Any]]) -> Steps:
     """
     One tool call; returns the result to pass on.
 
-    It is executed once, or not at all, unless its tool is declared to change nothing; one whose effect lasts is written
-    into the guard's journal, if there is one, and what that knows was done is not done again. `take` takes the seat, inside
-    the boundary a driver puts round these steps.
+    It is executed once, or not at all, unless its tool is declared to change nothing; one whose effect lasts is
+    written into the guard's journal, if there is one, and what was done before is not done again. `take` takes the
+    seat, inside the boundary a driver puts round these steps.
     """
     seat = take()
     if guard.mode == "off":
