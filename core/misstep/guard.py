@@ -12,7 +12,7 @@ from typing import Any, cast
 from misstep import feedback
 from misstep.anomalies import Anomaly
 from misstep.approval import Approver
-from misstep.decisions import Ask, Decision, Kind, Refuse
+from misstep.decisions import Ask, Decision, Kind, Refuse, RollBack
 from misstep.detectors import Detector
 from misstep.dispatch import Dispatch, Rulewatch
 from misstep.errors import AttachError, JournalError
@@ -281,6 +281,8 @@ class Guard:
         if not verdict.taken:
             return
         with session.run.lock:
+            if took_effect and isinstance(verdict.decision, RollBack):
+                session.take_back(verdict.decision.step or 0)
             for taken in verdict.taken:
                 session.settled(taken, took_effect=took_effect, recurred=recurred, detail=detail)
             news = session.news()

@@ -125,24 +125,19 @@ class Journal:
         """
         with self._transaction() as database:
             self._sweep(database)
-            scope, arguments = self._digest(proposal.scope), self._digest(proposal.arguments)
-            rows = database.execute(
-                f"SELECT {_FIELDS} FROM calls WHERE scope = ? AND tool = ? AND arguments = ? ORDER BY id",
-                (scope, proposal.tool, arguments),
-            ).fetchall()
-            known = _matching([_entry(row) for row in rows], proposal, gone, self._at_work)
-            if known is None:
-                entry = self._insert(database, proposal, scope, arguments)
-            else:
-                state = _NEXT[known.state]
-                database.execute(
-                    "UPDATE calls SET run = ?, batch = ?, call = ?, state = ? WHERE id = ?",
-                    (proposal.run, proposal.batch, proposal.call, state, known.id),
-                )
-                entry = replace(known, state=state)
+            known = self._known(database, proposal, gone)
+            entry = self._insert(database, proposal) if known is None else self._claim(database, known, proposal)
         if entry.state is State.BEGUN:
             self._at_work.add(entry.id)
         return entry
+
+    def answer(self, proposal: Proposal, gone: Callable[[Entry], bool]) -> Entry | None:
+        """The entry of a call that was done before; None where it was not, and then nothing is written down."""
+        with self._transaction() as database:
+            known = self._known(database, proposal, gone)
+            if known is None or known.state is not State.DONE:
+                return None
+            return self._claim(database, known, proposal)
 
     def again(self, entry: Entry) -> Entry:
         """A person has approved: a call nobody knows of is about to be made once more."""
@@ -259,33 +254,38 @@ class Journal:
     def _digest(self, text: str) -> bytes:
         return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), key=self._salt, digest_size=16).digest()
 
-    def _insert(self, database: sqlite3.Connection, proposal: Proposal, scope: bytes, arguments: bytes) -> Entry:
-        now = time.time()
-        cursor = database.execute(
-            "INSERT INTO calls (scope, tool, arguments, run, batch, call, side_effect, state, begun) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                scope,
-                proposal.tool,
-                arguments,
-                proposal.run,
-                proposal.batch,
-                proposal.call,
-                proposal.side_effect,
-                State.BEGUN,
-                now,
-            ),
+    def _known(self, database: sqlite3.Connection, proposal: Proposal, gone: Callable[[Entry], bool]) -> Entry | None:
+        rows = database.execute(
+            f"SELECT {_FIELDS} FROM calls WHERE scope = ? AND tool = ? AND arguments = ? ORDER BY id",
+            (self._digest(proposal.scope), proposal.tool, self._digest(proposal.arguments)),
         )
-        return Entry(
-            cursor.lastrowid or 0,
-            proposal.tool,
-            proposal.call,
-            proposal.run,
-            proposal.batch,
-            State.BEGUN,
-            None,
-            now,
-            False,
+        return _matching([_entry(row) for row in rows], proposal, gone, self._at_work)
+
+    def _claim(self, database: sqlite3.Connection, known: Entry, proposal: Proposal) -> Entry:
+        """From now on the entry is that of this proposal."""
+        ours = {"run": proposal.run, "batch": proposal.batch, "call": proposal.call, "state": _NEXT[known.state]}
+        database.execute(
+            "UPDATE calls SET run = :run, batch = :batch, call = :call, state = :state WHERE id = :id",
+            {**ours, "id": known.id},
+        )
+        return replace(known, **ours)
+
+    def _insert(self, database: sqlite3.Connection, proposal: Proposal) -> Entry:
+        row = {
+            "scope": self._digest(proposal.scope),
+            "tool": proposal.tool,
+            "arguments": self._digest(proposal.arguments),
+            "run": proposal.run,
+            "batch": proposal.batch,
+            "call": proposal.call,
+            "side_effect": proposal.side_effect,
+            "state": State.BEGUN,
+            "begun": time.time(),
+        }
+        names = ", ".join(row)
+        marks = ", ".join(f":{name}" for name in row)
+        return _entry(
+            database.execute(f"INSERT INTO calls ({names}) VALUES ({marks}) RETURNING {_FIELDS}", row).fetchone()
         )
 
     def _sweep(self, database: sqlite3.Connection) -> None:

@@ -286,7 +286,7 @@ def test_what_is_no_journal_is_refused(tmp_path: Path) -> None:
     other.write_text("this is no database, and long enough to be seen as none" * 20)
     with pytest.raises(JournalError, match="not a database"):
         Journal(other)
-    with pytest.raises(JournalError, match="missing/misstep.db"):
+    with pytest.raises(JournalError, match=r"missing/misstep\.db"):
         Journal(tmp_path / "missing" / "misstep.db")
     newer = tmp_path / "newer.db"
     sqlite3.connect(newer).execute("PRAGMA user_version = 99")

@@ -42,6 +42,17 @@ class Journaled:
         self.recorded: str | None = None
         self.arguments: Mapping[str, Any] | None = None
 
+    def answered(self) -> Steps:
+        """What the tool answered when the call was made before; None where it was not, and nothing is written down."""
+        if self._journal is not None:
+            journal, session = self._journal, self._seat.session
+            proposal = session.proposal(self._requested)
+            entry = yield from self._stored(lambda: journal.answer(proposal, session.gone))
+            if entry is not None:
+                session.effects.answered += 1
+                self.recorded = entry.result or ""
+        return self.recorded
+
     def begin(self) -> Steps:
         """Write the call down; the refusal where it must not be made, else None."""
         if self._journal is None:

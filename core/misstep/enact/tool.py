@@ -67,6 +67,12 @@ class _ToolCall:
         if session.halted is not None:
             self._cancel("the run was ended")
             return stopped(guard, seat, session.halted, verdict, session.halt)
+        journaled = Journaled(guard, seat, self._requested)
+        if not isinstance(verdict.decision, Allow):
+            recorded = yield from journaled.answered()
+            if recorded is not None:
+                guard.settle(session, verdict, took_effect=False, detail="the call had been made before")
+                return (yield from self._recorded(recorded))
         match verdict.decision:
             case Allow():
                 pass
@@ -92,12 +98,11 @@ class _ToolCall:
                 past(guard, session, verdict, "its reply was passed on", self._requested.instance)
             case _:
                 assert_never(verdict.decision)
-        return (yield from self._executed())
+        return (yield from self._executed(journaled))
 
-    def _executed(self) -> Steps:
+    def _executed(self, journaled: Journaled) -> Steps:
         """Execute the call, again as long as it may be, and return what is passed on."""
         guard, seat = self._guard, self._seat
-        journaled = Journaled(guard, seat, self._requested)
         refusal = yield from journaled.begin()
         if refusal is not None:
             return self._refused(refusal.objection)
