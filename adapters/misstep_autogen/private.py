@@ -14,6 +14,8 @@ from autogen_agentchat.base import ChatAgent, Team
 from autogen_agentchat.messages import StopMessage
 from autogen_agentchat.teams._group_chat._chat_agent_container import ChatAgentContainer
 
+from misstep.side_effects import Classified, declared_on
+
 MODEL_CLIENT = "_model_client"
 """Where an agent, a SocietyOfMindAgent, a selecting or orchestrating team and its manager keep their model."""
 
@@ -50,6 +52,13 @@ def called(workbench: Any) -> Iterator[Any]:
         runner = getattr(tool, "_task_runner", None)
         if isinstance(runner, ChatAgent | Team):
             yield runner
+
+
+def says_of(workbench: Any, name: str) -> Classified | None:
+    """What the code of a workbench's tool declares of its effect. AutoGen keeps no hints of an MCP server's."""
+    original = getattr(workbench, "_override_name_to_original", {}).get(name, name)
+    tool = next((each for each in getattr(workbench, "_tools", ()) if each.name == original), None)
+    return None if tool is None else declared_on(tool, getattr(tool, "_func", None), type(tool).run)
 
 
 def instructions(agent: Any) -> Collection[str] | None:

@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from autogen_core.tools import TextResultContent, ToolResult
+
 from misstep.events import ToolCancelled, ToolFailed, ToolRequested, ToolReturned
 from misstep.session import Session
+from misstep.side_effects import Classified
 from misstep_autogen.place import Place
 
 
 class AutoGenToolSeat:
-    """A tool call; `answer` makes an objection the tool's answer, `read` tells what an answer says and if it failed."""
+    """
+    A tool call; `answer` makes an objection the tool's answer, `read` tells what an answer says and if it failed, and
+    `recorded` makes a text the tool's own answer. `says` is what the tool itself says of its effect.
+    """
 
     def __init__(
         self,
@@ -21,17 +27,19 @@ class AutoGenToolSeat:
         call: str,
         answer: Callable[[str], Any],
         read: Callable[[Any], tuple[str, bool]],
+        recorded: Callable[[str], Any] = str,
+        says: Classified | None = None,
     ) -> None:
         self.session: Session = place.live.session
         self._place, self._tool, self._arguments, self._call = place, tool, arguments, call
-        self._answer, self._read = answer, read
+        self._answer, self._read, self._recorded, self._says = answer, read, recorded, says
 
     def requested(self) -> ToolRequested:
         """The call."""
         given = self._arguments
         named = dict(given) if isinstance(given, Mapping) else {}
         raw = str(given) if given is not None and not isinstance(given, Mapping) else None
-        return ToolRequested(**self._of(), arguments=named, raw=raw)
+        return ToolRequested(**self._of(), arguments=named, raw=raw, says=self._says)
 
     def request(self, arguments: Mapping[str, Any] | None = None) -> Any:
         """What the workbench would have been given."""
@@ -49,6 +57,14 @@ class AutoGenToolSeat:
     def object(self, objection: str) -> Any:
         """The objection as the tool's answer."""
         return self._answer(objection)
+
+    def recorded(self, output: str) -> Any:
+        """What the tool answered."""
+        return self._recorded(output)
+
+    def whole(self, raw: Any) -> bool:
+        """Whether the answer is text and nothing else."""
+        return not isinstance(raw, ToolResult) or all(isinstance(part, TextResultContent) for part in raw.result)
 
     def stop(self, reason: str) -> Any:
         """The run ends at its next model call or turn: here the call is only refused."""

@@ -13,6 +13,7 @@ from misstep.enact import Rescue, Steps, adrive, tool_call
 from misstep_autogen.messages import call_key
 from misstep_autogen.patch import Patch
 from misstep_autogen.place import Place, Stream, at, here, streamed
+from misstep_autogen.private import says_of
 from misstep_autogen.stream import driven
 from misstep_autogen.tool import AutoGenToolSeat
 
@@ -37,9 +38,13 @@ class ToolPatch(Patch):
         key: str,
         answer: Callable[[str], Any],
         read: Callable[[Any], tuple[str, bool]],
+        recorded: Callable[[str], Any] = str,
     ) -> Steps:
         """The core's loop for the call."""
-        return tool_call(place.live.guard, lambda: AutoGenToolSeat(place, tool, arguments, key, answer, read))
+        says = says_of(self.target, tool)
+        return tool_call(
+            place.live.guard, lambda: AutoGenToolSeat(place, tool, arguments, key, answer, read, recorded, says)
+        )
 
 
 class WorkbenchPatch(ToolPatch):
@@ -65,7 +70,7 @@ class WorkbenchPatch(ToolPatch):
                     return failed(name, str(error))
 
         answer = _answering(name)
-        steps = self.steps(place, name, arguments, key, answer, _read)
+        steps = self.steps(place, name, arguments, key, answer, _read, _recording(name))
         try:
             return await adrive(place.live.guard, steps, execute, Rescue(arguments, answer))
         except (Exception, asyncio.CancelledError) as error:
@@ -91,7 +96,7 @@ class WorkbenchPatch(ToolPatch):
                 yield failed(name, str(error))
 
         answer = _answering(name)
-        steps = self.steps(place, name, arguments, key, answer, _read)
+        steps = self.steps(place, name, arguments, key, answer, _read, _recording(name))
         try:
             async for item in driven(place.live.guard, steps, execute, Rescue(arguments, answer), ToolResult):
                 yield item
@@ -143,6 +148,10 @@ def failed(name: str, text: str) -> ToolResult:
 
 def _answering(name: str) -> Callable[[str], ToolResult]:
     return lambda objection: failed(name, objection)
+
+
+def _recording(name: str) -> Callable[[str], ToolResult]:
+    return lambda output: ToolResult(name=name, result=[TextResultContent(content=output)], is_error=False)
 
 
 def _read(raw: ToolResult) -> tuple[str, bool]:

@@ -29,6 +29,7 @@ from pydantic import BaseModel
 
 from misstep.conversation import Said, digest
 from misstep.events import ProposedCall, Role, Tool, Trust
+from misstep.side_effects import Classified, declared_on
 from misstep_crewai.place import Place
 
 _ROLES: dict[str, Role] = {"system": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
@@ -261,4 +262,12 @@ def _declared(tool: Any) -> Tool:
     if isinstance(tool, Mapping):
         spec = tool.get("function", tool)
         return Tool(str(spec.get("name", "")), str(spec.get("description", "")), spec.get("parameters") or {})
-    return Tool(sanitize_tool_name(tool.name), str(tool.description), tool.args_schema.model_json_schema())
+    schema = tool.args_schema.model_json_schema()
+    return Tool(sanitize_tool_name(tool.name), str(tool.description), schema, says_of(tool))
+
+
+def says_of(tool: Any) -> Classified | None:
+    """What a tool's code declares of its effect. CrewAI keeps no hints of an MCP server's."""
+    function = getattr(tool, "func", None)
+    owner = getattr(function, "__self__", None)  # CrewAI runs a tool by its bound `_run`
+    return declared_on(tool, function, owner, getattr(owner, "func", None), getattr(type(tool), "_run", None))

@@ -9,11 +9,11 @@ from typing import Any
 
 from crewai.hooks import InterceptionPoint, ToolCallHookContext
 
-from misstep.enact import Loop, Rescue, Steps, tool_call
+from misstep.enact import Loop, Rescue, Steps, tool_call, until_call
 from misstep.events import ToolCancelled, ToolFailed, ToolRequested, ToolReturned
 from misstep_crewai.halted import Halted
 from misstep_crewai.live import Live
-from misstep_crewai.messages import answer_of, call_key, failure_of
+from misstep_crewai.messages import answer_of, call_key, failure_of, says_of
 from misstep_crewai.place import place
 
 _unproposed = itertools.count()
@@ -26,6 +26,7 @@ class CrewToolSeat:
         self.session = live.session
         self._place = place(context.agent, context.task)
         self._tool = context.tool_name
+        self._says = says_of(context.tool)
         given = context.tool_input
         self._arguments: dict[str, Any] = dict(given) if isinstance(given, Mapping) else {"input": given}
         proposed = live.proposals.take(self._place.instance, self._tool, self._arguments)
@@ -40,6 +41,7 @@ class CrewToolSeat:
             instance=self._place.instance,
             tool=self._tool,
             arguments=self._arguments,
+            says=self._says,
         )
 
     def request(self, arguments: Mapping[str, Any] | None = None) -> None:
@@ -67,6 +69,14 @@ class CrewToolSeat:
     def object(self, objection: str) -> str:
         """The tool's answer, for the second hook to put there."""
         return objection
+
+    def recorded(self, output: str) -> str:
+        """What the tool answered, for the second hook to put there."""
+        return output
+
+    def whole(self, raw: ToolCallHookContext) -> bool:
+        """CrewAI's results are texts."""
+        return True
 
     def stop(self, reason: str) -> str:
         """The same; the second hook then ends the run, since the first can only block this call."""
@@ -103,7 +113,7 @@ class ToolHooks:
         try:
             steps = tool_call(live.guard, lambda: CrewToolSeat(live, context))
             loop = Loop(live.guard, steps, Rescue(None, str))
-            blocked = loop.advance() is None
+            blocked = until_call(live.guard, loop) is None
         except Exception as error:
             live.failed(error)
             return False if live.guard.fails_closed else None
@@ -135,7 +145,7 @@ class ToolHooks:
             answer = str(call.loop.value)
         elif call is not None:
             call.loop.returned(context)
-            call.loop.advance()
+            until_call(self._live.guard, call.loop)
         if session.halted is not None and not session.ended:
             self._live.guard.settle(session, session.halt, took_effect=True)
         return answer

@@ -118,6 +118,12 @@ def result_text(output: Any) -> tuple[str, bool]:
     return output if isinstance(output, str) else json.dumps(output, default=str, ensure_ascii=False), False
 
 
+def is_text(content: Any) -> bool:
+    """Whether a result says all it holds in words."""
+    parts = content if isinstance(content, list) else ()
+    return all(isinstance(part, str) or (isinstance(part, dict) and part.get("type") == "text") for part in parts)
+
+
 def is_system(message: BaseMessage) -> bool:
     """Whether it is a system prompt."""
     return isinstance(message, SystemMessage)

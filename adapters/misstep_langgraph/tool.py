@@ -7,11 +7,12 @@ from typing import Any
 
 from langchain_core.messages import ToolMessage
 from langgraph.errors import GraphBubbleUp
+from langgraph.types import Command
 
 from misstep.events import ToolCancelled, ToolFailed, ToolRequested, ToolReturned
 from misstep.session import Session
 from misstep.side_effects import Classified
-from misstep_langgraph.messages import call_key, result_text
+from misstep_langgraph.messages import call_key, is_text, result_text
 from misstep_langgraph.place import Place
 
 
@@ -76,6 +77,11 @@ class LangChainToolSeat:
         if self._call_id is None:
             return output
         return ToolMessage(output, name=self._tool, tool_call_id=self._call_id)
+
+    def whole(self, raw: Any) -> bool:
+        """Whether the result is text and changes nothing else in the graph; an artifact is not given back."""
+        content = raw.content if isinstance(raw, ToolMessage) else raw
+        return not isinstance(content, Command) and is_text(content)
 
     def stop(self, reason: str) -> Any:
         """End the run here, or as soon as it can be."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import uuid
@@ -21,7 +22,8 @@ from misstep.journal import Journal
 from misstep.judge import UNCHECKED, Judge, failed
 from misstep.policy import Ladder, Mode, Policy, Rung, default_policy, load_policy
 from misstep.publish import Listener, Publisher
-from misstep.report import Report
+from misstep.remedies import Remedies
+from misstep.report import Report, RunReport
 from misstep.run import Limits, Run
 from misstep.seats import Seats
 from misstep.session import PASSED, Session, Verdict, outcome_of
@@ -79,6 +81,7 @@ class Guard:
         self._publisher = Publisher(sink)
         self._sessions = Sessions(runs, age)
         self._classes = Classes(self.policy.side_effects)
+        self._remedies = Remedies()
         self._unsupported: dict[str, None] = {}
         self._holds = self.policy.holds()
         self._deadline = self.policy.deadline()
@@ -110,7 +113,9 @@ class Guard:
         outcome = outcome_of(success) or known.outcome
         score = known.score if score is None else score
         cause = None if outcome == "success" else known.root_cause
-        self._sessions.amend(known.model_copy(update={"outcome": outcome, "score": score, "root_cause": cause}))
+        amended = known.model_copy(update={"outcome": outcome, "score": score, "root_cause": cause})
+        self._sessions.amend(amended)
+        self._count(amended, known)
         ended = RunEnded(run=run, status=known.status or "completed", outcome=outcome, score=score)
         self._publisher.publish([ended])
 
@@ -129,6 +134,7 @@ class Guard:
             quarantined=self._dispatch.quarantined(),
             unsupported=tuple(self._unsupported),
             evicted=self._sessions.evicted,
+            remedies=self._remedies.report(),
         )
 
     def close(self) -> None:
@@ -148,7 +154,7 @@ class Guard:
         Raises `AttachError` where it asks for more, unless the policy says `unsupported: degrade`: then the next rung
         that can be enacted stands in, the gap is logged once, and every report repeats it.
         """
-        if self.mode != "enforce":
+        if self.mode != "enforce" and not (self.mode == "shadow" and self.policy.explores):
             return
         missing = gaps(self.policy, seats, self._means, agents)
         if missing and self.policy.unsupported == "error":
@@ -182,9 +188,11 @@ class Guard:
             known = self._sessions.get(id_)
             if known is not None:
                 return known
-            watching = watching or self.mode == "shadow"
+            explored = self._explored(thread or id_) if self.mode == "shadow" else None
+            watching = watching or (self.mode == "shadow" and not explored)
             run_ = Run(id_, self.limits, self._classes)
             session = Session(run_, seats, watching=watching, framework=framework, thread=thread, agents=agents)
+            session.explored = explored
             self._sessions.add(session)
             earlier = self._sessions.follow(thread, id_)
             due = self._sessions.due()
@@ -223,7 +231,9 @@ class Guard:
         self.observe(
             RunEnded(run=run, status=status, outcome=outcome_of(session.success), score=session.score, error=error)
         )
-        self._sessions.finish(run, session.report())
+        report = session.report()
+        self._sessions.finish(run, report)
+        self._count(report)
 
     def observe(self, event: Event) -> Decision:
         """Take one event and say what is to be done. Does no I/O but hand the event to the sink; never raises."""
@@ -310,7 +320,7 @@ class Guard:
 
     def journal_for(self, session: Session, event: ToolRequested) -> Journal | None:
         """The journal, where a call is to be written into it: its effect lasts, and the guard has a say in it."""
-        if self.journal is None or self.mode != "enforce" or session.watching or event.history:
+        if self.journal is None or event.history or not session.enforces(AnomalyType.DUPLICATE_SIDE_EFFECT):
             return None
         return self.journal if session.run.side_effect(event.tool).side_effect.lasting else None
 
@@ -347,6 +357,21 @@ class Guard:
             self.journal.end(session.scope)
         except JournalError as error:
             self.failed("the journal", error)
+
+    # -- what remedies are worth --------------------------------------------------------------------------------------
+
+    def _explored(self, id_: str) -> frozenset[AnomalyType]:
+        """The rules enforced in a run in shadow, by the id of its conversation or its own: a replay draws the same."""
+        drawn = int.from_bytes(hashlib.blake2b(id_.encode("utf-8", "surrogatepass"), digest_size=8).digest())
+        return self.policy.explored(drawn / 2**64)
+
+    def _count(self, report: RunReport, earlier: RunReport | None = None) -> None:
+        """Count what came of a run, in place of what was counted of it before."""
+        if earlier is not None:
+            self._remedies.remove(earlier.decisions, earlier.outcome)
+        self._remedies.add(report.decisions, report.outcome)
+        if self.policy.drop_harmful:
+            self._judge.dropped = self._remedies.harmful()
 
     def repeatable(self, tool: str, run: Run) -> bool:
         """Whether a call of that tool may be made twice: only if it is declared to change nothing."""

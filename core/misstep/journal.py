@@ -1,9 +1,9 @@
 """
 The journal: which calls with a lasting effect were begun and what became of them, durable across a kill.
 
-A call is written down before it is made and again after, so that a run that is resumed, by whichever process, answers
-what was done from the record and does not do it again. Exactly once does not exist: a kill between an effect and its
-record leaves it unknown, and then only a person can say.
+A call is written down when it is proposed, before it is made, and after, so that a run that is resumed, by whichever
+process, answers what was done from the record and does not do it again. Exactly once does not exist: a kill between an
+effect and its record leaves it unknown, and then only a person can say.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from misstep.errors import JournalError
 from misstep.redact import redacted
@@ -35,9 +35,12 @@ _LONGEST = 100_000
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS calls (
     id INTEGER PRIMARY KEY,
-    scope BLOB NOT NULL, tool TEXT NOT NULL, arguments BLOB NOT NULL,
-    run TEXT NOT NULL, batch TEXT, call TEXT NOT NULL, side_effect TEXT NOT NULL,
-    state TEXT NOT NULL, result TEXT, begun REAL NOT NULL, settled REAL, ended INTEGER NOT NULL DEFAULT 0
+    scope BLOB NOT NULL, tool TEXT NOT NULL, arguments BLOB NOT NULL, side_effect TEXT NOT NULL,
+    state TEXT NOT NULL, result TEXT, begun REAL NOT NULL, ended INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE IF NOT EXISTS names (
+    entry INTEGER NOT NULL REFERENCES calls ON DELETE CASCADE, run TEXT NOT NULL, batch TEXT, call TEXT NOT NULL,
+    UNIQUE (entry, run, batch, call)
 );
 CREATE INDEX IF NOT EXISTS same ON calls (scope, tool, arguments);
 CREATE INDEX IF NOT EXISTS age ON calls (begun);
@@ -46,8 +49,9 @@ CREATE TABLE IF NOT EXISTS salt (value BLOB NOT NULL);
 
 
 class State(StrEnum):
-    """What is known of a call: it was begun; it was done, or failed; or nobody knows whether it took effect."""
+    """What is known of a call: it was proposed, begun, done, or failed; or nobody knows whether it took effect."""
 
+    PROPOSED = "proposed"
     BEGUN = "begun"
     DONE = "done"
     FAILED = "failed"
@@ -55,18 +59,25 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Proposal:
+class Name:
     """
-    A call about to be made. `scope` is the conversation it belongs to, or its run where there is none.
+    What a call is called: its id, and the run and reply (`batch`) that proposed it.
 
-    `batch` is the reply that proposed it, if that was heard in this run; None where the call was proposed before the
-    run began, so that its id comes from a checkpoint and says by itself which call it is.
+    `batch` is None where the reply was not heard in that run: then the id comes from a checkpoint, and says by itself
+    which call it is.
     """
 
-    scope: str
     run: str
     batch: str | None
     call: str
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A call that may be made. `scope` is the conversation it belongs to, or its run where there is none."""
+
+    scope: str
+    name: Name
     tool: str
     arguments: str
     side_effect: SideEffect
@@ -74,26 +85,38 @@ class Proposal:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One call in the journal. `result` is what the tool answered, with secrets as pseudonyms, once it is done."""
+    """
+    One call in the journal, under every name it was proposed by.
+
+    `result` is what the tool answered, with secrets as pseudonyms, once it is done; None where that cannot be given
+    back.
+    """
 
     id: int
     tool: str
-    call: str
-    run: str
-    batch: str | None
     state: State
     result: str | None
     begun: float
     """Seconds since the epoch."""
     ended: bool
     """Whether the turn it was made in came to its end."""
+    names: tuple[Name, ...]
+
+    def claimed(self, name: Name) -> bool:
+        """Whether a call of the same reply has this name already."""
+        return any((each.run, each.batch) == (name.run, name.batch) for each in self.names)
+
+
+Gone: TypeAlias = Callable[[Entry], bool]
+"""Whether the conversation knows nothing of a call any more, by any of its names."""
 
 
 class Journal:
     """
     Calls with a lasting effect in an SQLite file (`Journal("misstep.db")`), for any number of threads and processes.
 
-    Every write is on the disk before it returns (WAL, `synchronous=FULL`). The file is readable by its owner alone;
+    A call is written down when a reply proposes it, before it is made, and after. Every write is on the disk before it
+    returns (WAL, `synchronous=FULL`). The file is readable by its owner alone;
     conversations and arguments are in it as salted digests only, results with their secrets as pseudonyms and at most
     100,000 characters long. What is older than `age` days is forgotten, also what is unknown. A process waits for
     another at most `timeout` seconds. One application, one file: conversations are told apart by their id alone.
@@ -115,34 +138,55 @@ class Journal:
 
     # -- one call -----------------------------------------------------------------------------------------------------
 
-    def begin(self, proposal: Proposal, gone: Callable[[Entry], bool]) -> Entry:
+    def propose(self, proposals: Sequence[Proposal], gone: Gone) -> None:
         """
-        Write down that a call is about to be made, unless it is known already.
+        Write down what a reply proposes, before anybody can remember the reply.
 
-        The entry's state says what to do: make the call (`begun`), pass on its result (`done`), ask a person
-        (`unknown`). `gone` tells whether the conversation knows nothing of a call any more: one that was done and is
-        gone was proposed again under another id, since the reply that proposed it was lost.
+        A call that was made, but whose reply was lost, so gets the name under which it will come again: one that was
+        done and that the conversation knows nothing of, or one whose end nobody knows.
         """
         with self._transaction() as database:
             self._sweep(database)
-            known = self._known(database, proposal, gone)
-            entry = self._insert(database, proposal) if known is None else self._claim(database, known, proposal)
+            for proposal in proposals:
+                known = self._find(database, proposal, gone)
+                if known is None:
+                    self._insert(database, proposal, State.PROPOSED)
+                else:
+                    self._name(database, known, proposal)
+
+    def begin(self, proposal: Proposal, gone: Gone) -> Entry:
+        """
+        Write down that a call is about to be made, unless it was made before.
+
+        The entry's state says what to do: make the call (`begun`), pass on its result (`done`), ask a person
+        (`unknown`).
+        """
+        with self._transaction() as database:
+            self._sweep(database)
+            known = self._find(database, proposal, gone)
+            if known is None:
+                entry = self._insert(database, proposal, State.BEGUN)
+            else:
+                entry = replace(known, state=_NEXT[known.state])
+                self._name(database, known, proposal)
+                database.execute("UPDATE calls SET state = ? WHERE id = ?", (entry.state, entry.id))
         if entry.state is State.BEGUN:
             self._at_work.add(entry.id)
         return entry
 
-    def answer(self, proposal: Proposal, gone: Callable[[Entry], bool]) -> Entry | None:
-        """The entry of a call that was done before; None where it was not, and then nothing is written down."""
+    def answer(self, proposal: Proposal, gone: Gone) -> Entry | None:
+        """The entry of a call that was done before; None where it was not."""
         with self._transaction() as database:
-            known = self._known(database, proposal, gone)
+            known = self._find(database, proposal, gone)
             if known is None or known.state is not State.DONE:
                 return None
-            return self._claim(database, known, proposal)
+            self._name(database, known, proposal)
+            return known
 
     def again(self, entry: Entry) -> Entry:
         """A person has approved: a call nobody knows of is about to be made once more."""
         with self._transaction() as database:
-            database.execute("UPDATE calls SET state = ?, settled = NULL WHERE id = ?", (State.BEGUN, entry.id))
+            database.execute("UPDATE calls SET state = ? WHERE id = ?", (State.BEGUN, entry.id))
         self._at_work.add(entry.id)
         return replace(entry, state=State.BEGUN)
 
@@ -151,10 +195,7 @@ class Journal:
         kept = shortened(redacted(result), _LONGEST) if result is not None else None
         try:
             with self._transaction() as database:
-                database.execute(
-                    "UPDATE calls SET state = ?, result = ?, settled = ? WHERE id = ?",
-                    (state, kept, time.time(), entry.id),
-                )
+                database.execute("UPDATE calls SET state = ?, result = ? WHERE id = ?", (state, kept, entry.id))
         finally:
             self._at_work.discard(entry.id)
 
@@ -176,10 +217,8 @@ class Journal:
     def unsettled(self) -> list[Entry]:
         """The calls of which nobody knows whether they took effect, but for those this process is making now."""
         with self._transaction() as database:
-            rows = database.execute(
-                f"SELECT {_FIELDS} FROM calls WHERE state IN ('begun', 'unknown') ORDER BY id"
-            ).fetchall()
-        return [entry for entry in map(_entry, rows) if entry.id not in self._at_work]
+            entries = self._select(database, "state IN ('begun', 'unknown')", ())
+        return [entry for entry in entries if entry.id not in self._at_work]
 
     def resolve(self, id: int, *, took_effect: bool, result: str = "") -> None:  # noqa: A002 - the entry's own name
         """
@@ -228,6 +267,7 @@ class Journal:
             self._connection, self._process = database, os.getpid()
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = FULL")
+            database.execute("PRAGMA foreign_keys = ON")
             self._prepare(database)
         return self._connection
 
@@ -254,39 +294,38 @@ class Journal:
     def _digest(self, text: str) -> bytes:
         return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), key=self._salt, digest_size=16).digest()
 
-    def _known(self, database: sqlite3.Connection, proposal: Proposal, gone: Callable[[Entry], bool]) -> Entry | None:
-        rows = database.execute(
-            f"SELECT {_FIELDS} FROM calls WHERE scope = ? AND tool = ? AND arguments = ? ORDER BY id",
-            (self._digest(proposal.scope), proposal.tool, self._digest(proposal.arguments)),
-        )
-        return _matching([_entry(row) for row in rows], proposal, gone, self._at_work)
+    def _find(self, database: sqlite3.Connection, proposal: Proposal, gone: Gone) -> Entry | None:
+        key = (self._digest(proposal.scope), proposal.tool, self._digest(proposal.arguments))
+        entries = self._select(database, "scope = ? AND tool = ? AND arguments = ?", key)
+        return _matching(entries, proposal.name, gone, self._at_work)
 
-    def _claim(self, database: sqlite3.Connection, known: Entry, proposal: Proposal) -> Entry:
-        """From now on the entry is that of this proposal."""
-        ours = {"run": proposal.run, "batch": proposal.batch, "call": proposal.call, "state": _NEXT[known.state]}
-        database.execute(
-            "UPDATE calls SET run = :run, batch = :batch, call = :call, state = :state WHERE id = :id",
-            {**ours, "id": known.id},
-        )
-        return replace(known, **ours)
+    def _select(self, database: sqlite3.Connection, where: str, values: Sequence[Any]) -> list[Entry]:
+        rows = database.execute(f"SELECT {_FIELDS} FROM calls WHERE {where} ORDER BY id", values).fetchall()
+        names = "SELECT run, batch, call FROM names WHERE entry = ? ORDER BY rowid"
+        return [_entry(row, database.execute(names, row[:1]).fetchall()) for row in rows]
 
-    def _insert(self, database: sqlite3.Connection, proposal: Proposal) -> Entry:
+    def _name(self, database: sqlite3.Connection, entry: Entry, proposal: Proposal) -> None:
+        name = proposal.name
+        if name not in entry.names:
+            database.execute("INSERT INTO names VALUES (?, ?, ?, ?)", (entry.id, name.run, name.batch, name.call))
+
+    def _insert(self, database: sqlite3.Connection, proposal: Proposal, state: State) -> Entry:
         row = {
             "scope": self._digest(proposal.scope),
             "tool": proposal.tool,
             "arguments": self._digest(proposal.arguments),
-            "run": proposal.run,
-            "batch": proposal.batch,
-            "call": proposal.call,
             "side_effect": proposal.side_effect,
-            "state": State.BEGUN,
+            "state": state,
             "begun": time.time(),
         }
-        names = ", ".join(row)
-        marks = ", ".join(f":{name}" for name in row)
-        return _entry(
-            database.execute(f"INSERT INTO calls ({names}) VALUES ({marks}) RETURNING {_FIELDS}", row).fetchone()
-        )
+        made = database.execute(
+            f"INSERT INTO calls ({', '.join(row)}) VALUES ({', '.join(f':{name}' for name in row)}) "
+            f"RETURNING {_FIELDS}",
+            row,
+        ).fetchone()
+        entry = _entry(made, [])
+        self._name(database, entry, proposal)
+        return entry
 
     def _sweep(self, database: sqlite3.Connection) -> None:
         """Once an hour, forget what is too old."""
@@ -303,44 +342,41 @@ class Journal:
             log.warning("journal `%s`: forgot %d calls nobody ever settled, as too old", self.path, unsettled)
 
 
-_FIELDS = "id, tool, call, run, batch, state, result, begun, ended"
+_FIELDS = "id, tool, state, result, begun, ended"
 
 _NEXT = {
+    State.PROPOSED: State.BEGUN,
     State.BEGUN: State.UNKNOWN,
     State.UNKNOWN: State.UNKNOWN,
     State.DONE: State.DONE,
     State.FAILED: State.BEGUN,
 }
-"""What a call that is met again becomes: one that failed may be made again, one that was begun is unknown."""
+"""What a call becomes that is about to be made: one that failed may be made again, one that was begun is unknown."""
 
 _OPEN = (State.BEGUN, State.UNKNOWN)
 
 
-def _entry(row: tuple[Any, ...]) -> Entry:
-    id_, tool, call, run, batch, state, result, begun, ended = row
-    return Entry(id_, tool, call, run, batch, State(state), result, begun, bool(ended))
+def _entry(row: tuple[Any, ...], names: Sequence[tuple[Any, ...]]) -> Entry:
+    id_, tool, state, result, begun, ended = row
+    return Entry(id_, tool, State(state), result, begun, bool(ended), tuple(Name(*name) for name in names))
 
 
-def _matching(
-    entries: list[Entry], proposal: Proposal, gone: Callable[[Entry], bool], at_work: set[int]
-) -> Entry | None:
+def _matching(entries: Sequence[Entry], name: Name, gone: Gone, at_work: Collection[int]) -> Entry | None:
     """
     The entry of this very call, among those of its conversation with the same tool and arguments, oldest first.
 
-    It is known by its id. Where the reply that proposes it was heard in this run, an id may have been used before, so
-    the reply must be the same too; and then it may be the second proposal of a call whose first was lost: one nobody
-    knows the end of, or one that was done in a turn that did not end and that the conversation knows nothing of.
+    It is known by its name; one from a checkpoint by its id alone, since ids are used again at most in later replies.
+    Else it may be the second proposal of a call whose first was lost: of one nobody knows the end of, or one that was
+    done in a turn that did not end and that the conversation knows nothing of.
     """
-    ours = (proposal.run, proposal.batch)
     for entry in reversed(entries):
-        if entry.call == proposal.call and (proposal.batch is None or (entry.run, entry.batch) == ours):
+        if any(each == name or (name.batch is None and each.call == name.call) for each in entry.names):
             return entry
-    if proposal.batch is None:
+    if name.batch is None:
         return None
     for entry in entries:
-        claimed = (entry.run, entry.batch) == ours
-        if entry.state in _OPEN and not claimed and entry.id not in at_work:
-            return entry
-        if entry.state is State.DONE and not claimed and not entry.ended and gone(entry):
+        unsettled = entry.state in _OPEN and entry.id not in at_work
+        lost = entry.state is State.DONE and not entry.ended and gone(entry)
+        if (unsettled or lost) and not entry.claimed(name):
             return entry
     return None

@@ -31,13 +31,15 @@ class Judge:
     """
     Judges events of any session; the caller holds the session's lock.
 
-    `repeatable` tells whether a tool's call may be made twice.
+    `repeatable` tells whether a tool's call may be made twice; `dropped` are the remedies that are decided on but no
+    longer carried out.
     """
 
     def __init__(
         self, ladder: Ladder, dispatch: Dispatch, means: Means, repeatable: Callable[[str, Run], bool]
     ) -> None:
         self._ladder, self._dispatch, self._means, self._repeatable = ladder, dispatch, means, repeatable
+        self.dropped: frozenset[tuple[AnomalyType, Kind]] = frozenset()
 
     def judge(self, session: Session, event: Event) -> Verdict:
         """Take an event into the run and decide on it. History is taken in and never acted on."""
@@ -96,13 +98,18 @@ class Judge:
         answers.sort(key=lambda answer: self._ladder.precedence(answer[0], answer[2]))
 
         types = frozenset(anomaly.type for anomaly, _, _ in answers)
-        decision = answers[-1][2]
-        taken = [session.took(event, found, answer) for _, found, answer in answers if answer.kind is not Kind.ALLOW]
-        if session.watching or not taken:
+        taken = [
+            (session.took(event, found, answer, hypothetical=(found.type, answer.kind) in self.dropped), answer)
+            for _, found, answer in answers
+            if answer.kind is not Kind.ALLOW
+        ]
+        carried_out = [each for each in taken if not each[0].hypothetical]
+        if not carried_out:
             return Verdict(ALLOW, (), types)
-        for loser in taken[:-1]:
+        record, decision = carried_out[-1]
+        for loser, _ in carried_out[:-1]:
             session.settled(loser, took_effect=False, detail=f"superseded by {decision.kind}")
-        verdict = Verdict(decision, (taken[-1],), types)
+        verdict = Verdict(decision, (record,), types)
         if isinstance(decision, Halt):
             session.stop(decision.reason, verdict)
         return verdict

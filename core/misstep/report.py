@@ -12,6 +12,7 @@ from misstep.decisions import Kind
 from misstep.events import AnomalyFound, DecisionSettled, DecisionTaken, Outcome, Status
 from misstep.localize import RootCause, localize
 from misstep.redact import printable
+from misstep.remedies import RemedyReport
 from misstep.side_effects import By, SideEffect
 from misstep.taxonomy import AnomalyType, Category, Severity
 
@@ -124,10 +125,13 @@ class Report(_Frozen):
     """Decisions of the policy no seat could enact, and what is done instead."""
     evicted: int = 0
     """Runs whose end nobody announced."""
+    remedies: tuple[RemedyReport, ...] = ()
+    """What came of each remedy, over all runs since the guard was made."""
 
     def __str__(self) -> str:
         lines = [*(f"! rule quarantined: {why}" for why in self.quarantined)]
         lines += [f"! not enforced: {gap}" for gap in self.unsupported]
+        lines += [f"{'!' if each.verdict == 'harms' else '='} {each}" for each in self.remedies if each.estimated]
         for run in self.runs:
             lines += _described(run)
         return "\n".join(" ".join(line.splitlines()) for line in lines) or "no run to report"

@@ -13,7 +13,7 @@ from misstep.anomalies import Anomaly
 from misstep.calls import written
 from misstep.decisions import ALLOW, Decision, Kind
 from misstep.events import AnomalyFound, DecisionSettled, DecisionTaken, E, Event, Outcome, ToolRequested
-from misstep.journal import Entry, Proposal
+from misstep.journal import Entry, Name, Proposal
 from misstep.redact import printable
 from misstep.report import JournalReport, Ledger, RunReport, cost_of, tools_of
 from misstep.run import Run
@@ -80,6 +80,8 @@ class Session:
         agents: Collection[str] | None = None,
     ) -> None:
         self.run = run
+        self.explored: frozenset[AnomalyType] | None = None
+        """The types on which decisions are carried out; None: all of them."""
         self.seats, self.agents = seats, agents
         self.watching = watching
         self.framework = framework
@@ -135,8 +137,14 @@ class Session:
                 self.settled(earlier, took_effect=self._took_effect(earlier), recurred=True)
         return found
 
-    def took(self, event: Event, found: AnomalyFound, decision: Decision) -> DecisionTaken:
-        """Write down a decision; it stays open until it is known whether it helped."""
+    def enforces(self, type_: AnomalyType) -> bool:
+        """Whether decisions on that type are carried out."""
+        return not self.watching and (self.explored is None or type_ in self.explored)
+
+    def took(
+        self, event: Event, found: AnomalyFound, decision: Decision, *, hypothetical: bool = False
+    ) -> DecisionTaken:
+        """Write down a decision; it stays open until it is known whether it helped, if it is carried out."""
         taken = self.append(
             DecisionTaken(
                 **_of(event),
@@ -144,12 +152,12 @@ class Session:
                 call=event.call,
                 decision=decision.kind,
                 anomalies=(found.id,),
-                hypothetical=self.watching,
+                hypothetical=hypothetical or not self.enforces(found.type),
                 detail=_said(decision),
             )
         )
         self.ledger.add(taken)
-        if not self.watching:
+        if not taken.hypothetical:
             self._open[taken.id] = (found.type, taken)
             if len(self._open) > self.run.limits.agents:
                 self._open.popitem(last=False)
@@ -262,11 +270,10 @@ class Session:
         call = event.call or event.id
         known = self.run.calls.get(call)
         asked = self.run.find(known.seq) if known is not None else None
+        batch = known.batch if known is not None and not (asked is not None and asked.history) else None
         return Proposal(
             scope=self.scope,
-            run=self.run.id,
-            batch=known.batch if known is not None and not (asked is not None and asked.history) else None,
-            call=call,
+            name=Name(self.run.id, batch, call),
             tool=event.tool,
             arguments=" ".join((event.raw or written(event.arguments)).split()),
             side_effect=self.run.side_effect(event.tool).side_effect,
@@ -274,9 +281,10 @@ class Session:
 
     def gone(self, entry: Entry) -> bool:
         """Whether the conversation knows nothing of a call in the journal: its reply was lost, or taken back."""
-        if entry.call in self.taken_back:
-            return True
-        return entry.run != self.run.id and self.run.calls.get(entry.call) is None
+        return all(
+            name.call in self.taken_back or (name.run != self.run.id and self.run.calls.get(name.call) is None)
+            for name in entry.names
+        )
 
     def take_back(self, step: int) -> None:
         """The run goes on from before that step."""

@@ -142,8 +142,11 @@ def inferred(tool: str, description: str = "") -> Classified:
     """
     The class a tool's name suggests by its first verb, else the verb its description begins with.
 
-    Of verbs joined by `and` or `or` the gravest counts. Where nothing says what a tool does it is irreversible.
+    Of verbs joined by `and` or `or` the gravest counts. A hand-off to another agent can be handed back. Where nothing
+    says what a tool does it is irreversible.
     """
+    if _HANDOFF.match(tool) and _AGENT.search(description[:200]):
+        return Classified(SideEffect.REVERSIBLE, "description", "it hands over to another agent")
     own = tool.rpartition("__")[2]  # `mcp__mail__read_inbox`: the tools of a server carry its name in front
     parts = re.split(r"_(?:and|or|then)_", "_".join(_words(own or tool)))
     found = [word for part in parts if (word := _telling(part.split("_"))) is not None]
@@ -183,6 +186,9 @@ _NOUNS = frozenset(
 
 _KINDS = {verb: kind for kind, verbs in _VERBS.items() for verb in verbs.split()}
 _KINDS |= dict.fromkeys(_READING, SideEffect.READ_ONLY)
+
+_HANDOFF = re.compile(r"(?:transfer|hand_?off|delegate)_", re.IGNORECASE)
+_AGENT = re.compile(r"\bagents?\b|\bhand-?off\b|\bco-?worker", re.IGNORECASE)
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 

@@ -307,6 +307,11 @@ class ToolSeat(_Seat):
         self._may_fail("recorded")
         return output
 
+    def whole(self, raw: str) -> bool:
+        """All but pictures."""
+        self._may_fail("whole")
+        return raw != "a picture"
+
     def rewrite(self, raw: str, content: str) -> str:
         """Other words."""
         self._may_fail("rewrite")

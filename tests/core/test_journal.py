@@ -15,16 +15,21 @@ from pathlib import Path
 import pytest
 
 from misstep.errors import JournalError
-from misstep.journal import Entry, Journal, Proposal, State
+from misstep.journal import Entry, Journal, Name, Proposal, State
 from misstep.side_effects import SideEffect
 
-PAY = Proposal("thread:t", "r1", "m1", "c1", "pay", '{"to": "bob"}', SideEffect.IRREVERSIBLE)
+PAY = Proposal("thread:t", Name("r1", "m1", "c1"), "pay", '{"to": "bob"}', SideEffect.IRREVERSIBLE)
 """A payment as a reply of this run proposes it."""
 
 
-def resumed(**fields: str | None) -> Proposal:
+def like(run: str = "r1", batch: str | None = "m1", call: str = "c1", **fields: str) -> Proposal:
+    """The same payment under another name, or another call."""
+    return dataclasses.replace(PAY, name=Name(run, batch, call), **fields)  # type: ignore[arg-type]
+
+
+def resumed(batch: str | None = None, **fields: str) -> Proposal:
     """The same payment as a later run meets it: from a checkpoint, unless a reply (`batch`) of that run proposes it."""
-    return dataclasses.replace(PAY, **{"run": "r2", "batch": None, **fields})  # type: ignore[arg-type]
+    return like(**{"run": "r2", "batch": batch, **fields})  # type: ignore[arg-type]
 
 
 def nothing_gone(entry: Entry) -> bool:
@@ -34,7 +39,7 @@ def nothing_gone(entry: Entry) -> bool:
 
 def all_gone(entry: Entry) -> bool:
     """The conversation knows of no call of the earlier run."""
-    return entry.run == PAY.run
+    return all(name.run == PAY.name.run for name in entry.names)
 
 
 @pytest.fixture
@@ -99,8 +104,8 @@ ANOTHER: list[tuple[str, Proposal, Callable[[Entry], bool]]] = [
     ("other arguments", resumed(arguments='{"to": "eve"}'), all_gone),
     ("another call of a checkpoint", resumed(call="c2"), all_gone),
     ("asked for again, and both are known", resumed(call="c2", batch="m9"), nothing_gone),
-    ("another call of the same reply", dataclasses.replace(PAY, call="c2"), all_gone),
-    ("the same id in another reply", dataclasses.replace(PAY, batch="m2"), nothing_gone),
+    ("another call of the same reply", like(call="c2"), all_gone),
+    ("the same id in another reply", like(batch="m2"), nothing_gone),
 ]
 
 
@@ -119,11 +124,35 @@ def test_a_proposal_whose_reply_was_lost_is_known_again(journal: Journal) -> Non
     id; each such call answers once.
     """
     done(journal)
-    done(journal, dataclasses.replace(PAY, batch="m3", call="c3"), "paid twice")
+    done(journal, like(batch="m3", call="c3"), "paid twice")
     other = later(journal)
     met = [other.begin(resumed(batch=f"m{n}", call=f"n{n}"), all_gone) for n in range(3)]
     assert [each.result for each in met] == ["paid", "paid twice", None]
     assert met[2].state is State.BEGUN
+
+
+def test_a_call_keeps_every_name_it_was_proposed_by(journal: Journal) -> None:
+    """A call that was done and is proposed anew, twice and lost both times, is known by whichever id it comes."""
+    done(journal)
+    later(journal).propose([resumed(batch="m2", call="c2")], all_gone)
+    later(journal).propose([like("r3", "m3", "c3")], lambda entry: True)
+    for call in ("c1", "c2", "c3"):
+        assert later(journal).begin(like("r4", None, call), nothing_gone).result == "paid"
+
+
+def test_a_second_call_is_told_apart_before_it_is_begun(journal: Journal) -> None:
+    """What a reply proposed as a second call is one, even if the run that makes it knows nothing of the first."""
+    done(journal)
+    journal.propose([like(batch="m2", call="c2")], nothing_gone)
+    assert later(journal).begin(resumed(call="c2"), all_gone).state is State.BEGUN
+    assert later(journal).begin(resumed(), all_gone).state is State.DONE
+
+
+def test_what_was_only_proposed_answers_for_nothing(journal: Journal) -> None:
+    """A proposal that was lost before it was begun says nothing of the same call under another id."""
+    journal.propose([PAY], nothing_gone)
+    assert journal.unsettled() == []
+    assert later(journal).begin(resumed(batch="m2", call="c2"), all_gone).state is State.BEGUN
 
 
 def test_a_turn_that_ended_answers_for_nothing_new(journal: Journal) -> None:
@@ -144,7 +173,7 @@ def test_an_unknown_call_speaks_for_its_like(journal: Journal) -> None:
 def test_calls_at_work_are_not_unknown(journal: Journal) -> None:
     """While this process makes a call, the same call of another reply is a call of its own; of its own id it is not."""
     journal.begin(PAY, nothing_gone)
-    assert journal.begin(dataclasses.replace(PAY, batch="m2", call="c2"), nothing_gone).state is State.BEGUN
+    assert journal.begin(like(batch="m2", call="c2"), nothing_gone).state is State.BEGUN
     assert journal.begin(PAY, nothing_gone).state is State.UNKNOWN
 
 
@@ -253,7 +282,7 @@ def _meet(path: str, gate: int) -> int:
         time.sleep(0.001)
     begun = 0
     for number in range(20):
-        proposal = dataclasses.replace(resumed(), call=f"c{number}")
+        proposal = resumed(call=f"c{number}")
         begun += journal.begin(proposal, nothing_gone).state is State.BEGUN
     return begun
 

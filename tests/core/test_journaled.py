@@ -27,6 +27,7 @@ from tests.core.scenes import (
     LOOP,
     Driver,
     Handler,
+    ModelSeat,
     Records,
     ToolSeat,
     failed,
@@ -170,6 +171,66 @@ def test_a_resumed_run_is_answered(tmp_path: Path, driver: Driver) -> None:
     assert "journal: 0 journaled, 1 answered" in str(process.guard.report("r2"))
 
 
+def asks_model(process: Process, driver: Driver, call: str, batch: str, tool: str = "pay") -> None:
+    """A model call through its seat, whose reply proposes the payment."""
+    run = process.session.run.id
+    reply = replied("", proposed(call, tool, to="bob"), call=batch, run=run)
+    driver.model(process.guard, ModelSeat(process.session), Handler(reply))
+
+
+def test_a_proposal_is_known_before_it_is_begun(tmp_path: Path, driver: Driver) -> None:
+    """
+    The call was made; its reply was lost; a second reply proposed it anew, and was kept, but not carried out: a run
+    that meets that one in its checkpoint is answered.
+    """
+    first, second = Process(tmp_path), Process(tmp_path)
+    asks_model(first, driver, "c1", "m1")
+    assert driver.tool(first.guard, first.seat("c1"), Handler("paid")) == "paid"
+    second.again("r2")
+    asks_model(second, driver, "c2", "m2")
+    third = Process(tmp_path)
+    third.again("r3")
+    assert driver.tool(third.guard, third.seat("c2"), Handler("paid again")) == "paid"
+
+
+def test_a_second_proposal_is_known_before_it_is_begun(tmp_path: Path, driver: Driver) -> None:
+    """A second payment that was proposed as such is made by a run that knows nothing of the first."""
+    first = Process(tmp_path)
+    asks_model(first, driver, "c1", "m1")
+    driver.tool(first.guard, first.seat("c1"), Handler("paid"))
+    asks_model(first, driver, "c2", "m2")
+    second = Process(tmp_path)
+    second.again("r2")
+    assert driver.tool(second.guard, second.seat("c2"), Handler("paid again")) == "paid again"
+
+
+def test_a_proposal_that_cannot_be_written_down_is_passed_on(tmp_path: Path, driver: Driver) -> None:
+    """A journal that is down when a reply comes changes nothing of the reply, and is on record."""
+    process = Process(tmp_path, strict=False)
+    down(process, "propose")
+    asks_model(process, driver, "c1", "m1")
+    assert types(process.guard.report("r1").runs[0]) == [FAILURE]
+    assert driver.tool(process.guard, process.seat("c1"), Handler("paid")) == "paid"
+
+
+def test_replies_without_lasting_calls_pay_nothing(tmp_path: Path, driver: Driver) -> None:
+    """A reply that proposes only what changes nothing, or nothing at all, is not written down."""
+    process = Process(tmp_path)
+    process.journal.propose = None  # type: ignore[assignment,method-assign]
+    asks_model(process, driver, "c1", "m1", "get_order")
+    asks_model(process, driver, "c2", "m2", "set")
+
+
+def test_a_result_that_is_more_than_words_is_asked_about(tmp_path: Path, driver: Driver) -> None:
+    """A result that cannot be given back from its words is none; the call is not made again unasked either."""
+    paid(tmp_path, driver, "a picture")
+    process = Process(tmp_path)
+    process.again("r2")
+    objection = driver.tool(process.guard, process.seat(), Handler("another picture"))
+    assert "made before, and what it answered cannot be given back" in objection
+    assert process.counts == JournalReport(unknown=1)
+
+
 def test_a_reply_that_was_lost_is_answered(tmp_path: Path, driver: Driver) -> None:
     """Where the model is asked again and proposes the same under a new id, the first result stands, once."""
     paid(tmp_path, driver)
@@ -275,7 +336,7 @@ def test_nobody_there_means_refused(tmp_path: Path, driver: Driver) -> None:
     objection = driver.tool(process.guard, process.seat(), handler)
     assert handler.asked == []
     assert "[misstep: duplicate_side_effect]" in objection
-    assert "whether it took effect is not known" in objection
+    assert "begun before, and whether it took effect is unknown" in objection
     report = process.guard.report("r2").runs[0]
     assert report.journal == JournalReport(unknown=1)
     assert types(report) == [DUPLICATE]

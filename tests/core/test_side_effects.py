@@ -58,6 +58,13 @@ def test_a_description_tells_where_the_name_does_not() -> None:
     assert inferred("get_thing", "Deletes everything").side_effect is READ
 
 
+def test_a_hand_off_can_be_handed_back() -> None:
+    """A tool that gives the turn to another agent has no lasting effect, however it is named."""
+    said = ["Ask agent 'bob' for help", "Handoff to bob.", "Transfer the user to a human agent."]
+    assert {inferred("transfer_to_bob", each).side_effect for each in said} == {UPDATE}
+    assert inferred("transfer_to_savings", "Transfer money").side_effect is PAY
+
+
 @pytest.mark.parametrize("name", ["frobnicate", "run_shell", "", "客服", "x" * 10_000])
 def test_what_nothing_is_known_of_is_irreversible(name: str) -> None:
     """A tool of which nothing tells what it does is taken for the worst, and that is said."""

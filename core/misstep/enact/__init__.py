@@ -6,7 +6,7 @@ It never waits and does no I/O; the two drivers, `drive` and `adrive`, are the o
 async form. What a framework looks like it learns from a seat (`seats.py`), which an adapter implements.
 """
 
-from misstep.enact.drivers import Loop, Rescue, aasked, adrive, asked, drive, within
+from misstep.enact.drivers import Loop, Rescue, aasked, adrive, asked, drive, until_call, within
 from misstep.enact.effects import Call, Consult, Effect, Steps, Store
 from misstep.enact.model import MOST_ATTEMPTS, model_call
 from misstep.enact.seats import ModelSeat, ToolSeat
@@ -29,5 +29,6 @@ __all__ = [
     "drive",
     "model_call",
     "tool_call",
+    "until_call",
     "within",
 ]

@@ -44,6 +44,20 @@ async def adrive(guard: Guard, steps: Steps, handler: Callable[[Any], Awaitable[
     return loop.value  # type: ignore[no-any-return]
 
 
+def until_call(guard: Guard, loop: Loop) -> Call[Any] | None:
+    """
+    The next call to make, or None at the end, once all that is asked for before it was carried out.
+
+    For a framework that makes its calls between two hooks, which so has no driver round them.
+    """
+    while (effect := loop.advance()) is not None and not isinstance(effect, Call):
+        try:
+            loop.answer = asked(guard, effect)
+        except BaseException as error:
+            loop.error = error
+    return effect
+
+
 def asked(guard: Guard, effect: Consult | Store) -> Any:
     """What a person answers, the default where nobody can be asked; or what a store says."""
     if isinstance(effect, Store):

@@ -12,17 +12,40 @@ from misstep.decisions import Refuse
 from misstep.enact.effects import Consult, Steps, Store, rejection
 from misstep.enact.seats import ToolSeat
 from misstep.errors import JournalError
-from misstep.events import ToolCancelled, ToolFailed, ToolRequested, ToolReturned
+from misstep.events import ModelResponded, ToolCancelled, ToolFailed, ToolRequested, ToolReturned
 from misstep.guard import Guard
 from misstep.journal import Entry, Journal, State
 from misstep.judge import UNCHECKED
-from misstep.session import Verdict
+from misstep.session import Session, Verdict
 from misstep.taxonomy import AnomalyType
 
-_UNKNOWN = (
-    "[misstep: duplicate_side_effect] This call was not executed. It was begun before, and whether it took effect is "
-    "not known. Do not repeat it; find out by other means, or say that it is open."
+_UNKNOWN = "begun before, and whether it took effect is unknown"
+_LOST = "made before, and what it answered cannot be given back"
+_OBJECTION = (
+    "[misstep: duplicate_side_effect] This call was not executed now: it was {}. "
+    "Do not repeat it; find out by other means what became of it, or say that it is open."
 )
+
+
+def proposed(guard: Guard, session: Session, reply: ModelResponded | None) -> Steps:
+    """Write down what a reply proposes whose effect would last, before the framework can remember the reply."""
+    journal = guard.journal
+    if journal is None or reply is None or not reply.calls:
+        return
+    run = session.run
+    with run.lock:
+        known = [run.calls.get(call.call) for call in reply.calls]
+        asked = [run.find(call.seq) for call in known if call is not None]
+        lasting = [
+            session.proposal(event)
+            for event in asked
+            if isinstance(event, ToolRequested) and guard.journal_for(session, event) is not None
+        ]
+    if lasting:
+        try:
+            yield Store(lambda: journal.propose(lasting, session.gone))
+        except JournalError as error:
+            guard.failed("the journal", error, reply)
 
 
 class Journaled:
@@ -48,9 +71,9 @@ class Journaled:
             journal, session = self._journal, self._seat.session
             proposal = session.proposal(self._requested)
             entry = yield from self._stored(lambda: journal.answer(proposal, session.gone))
-            if entry is not None:
+            if entry is not None and entry.result is not None:
                 session.effects.answered += 1
-                self.recorded = entry.result or ""
+                self.recorded = entry.result
         return self.recorded
 
     def begin(self) -> Steps:
@@ -63,19 +86,19 @@ class Journaled:
         if entry is None:
             return Refuse(UNCHECKED) if self._guard.journal_is_needed(session, self._requested) else None
         session.effects.journaled += entry.state is State.BEGUN
-        if entry.state is State.UNKNOWN:
-            return (yield from self._ask(journal, entry))
-        if entry.state is State.DONE:
-            session.effects.answered += 1
-            self.recorded = entry.result or ""
-        else:
+        if entry.state is State.BEGUN:
             self._entry = entry
+        elif entry.state is State.DONE and entry.result is not None:
+            session.effects.answered += 1
+            self.recorded = entry.result
+        else:
+            return (yield from self._ask(journal, entry))
         return None
 
-    def returned(self, outcome: ToolReturned | ToolFailed) -> Steps:
-        """Write down what came back."""
+    def returned(self, outcome: ToolReturned | ToolFailed, *, whole: bool) -> Steps:
+        """Write down what came back; its words only if they are the `whole` of it, and can be passed on again."""
         if isinstance(outcome, ToolReturned):
-            yield from self._settle(State.DONE, outcome.output)
+            yield from self._settle(State.DONE, outcome.output if whole else None)
         else:
             said = f"{outcome.error_type} {outcome.error[:500]}".lower()
             yield from self._settle(State.UNKNOWN if any(word in said for word in _CUT_OFF) else State.FAILED)
@@ -96,12 +119,13 @@ class Journaled:
             yield from self._settle(State.FAILED)
 
     def _ask(self, journal: Journal, entry: Entry) -> Steps:
-        """A person says whether a call is made of which nobody knows whether it was made before."""
+        """A person says whether a call is made that may have been made before."""
         guard, seat, requested = self._guard, self._seat, self._requested
+        what = _UNKNOWN if entry.state is State.UNKNOWN else _LOST
         seat.session.effects.unknown += 1
         anomaly = Anomaly(
             type=AnomalyType.DUPLICATE_SIDE_EFFECT,
-            message=f"`{requested.tool}` was begun before, and whether it took effect is unknown: make the call?",
+            message=f"`{requested.tool}` was {what}: make the call?",
         )
         verdict, ask = guard.asks(seat.session, requested, anomaly)
         question = Question(
@@ -117,7 +141,7 @@ class Journaled:
         answer: Answer = yield Consult(question, seat.pause)
         guard.settle(seat.session, verdict, took_effect=True, detail=answer.verdict)
         if answer.verdict == "reject":
-            return self._rejected(answer)
+            return self._rejected(what, answer)
         again = yield from self._stored(lambda: journal.again(entry))
         if again is None and guard.journal_is_needed(seat.session, requested):
             return Refuse(UNCHECKED)
@@ -126,8 +150,8 @@ class Journaled:
         seat.session.effects.repeated += 1
         return None
 
-    def _rejected(self, answer: Answer) -> Refuse:
-        refusal = Refuse(rejection(_UNKNOWN, answer))
+    def _rejected(self, what: str, answer: Answer) -> Refuse:
+        refusal = Refuse(rejection(_OBJECTION.format(what), answer))
         session = self._seat.session
         if self._seat.pause is None:  # a node that runs again asks nobody twice
             with session.run.lock:

@@ -11,6 +11,7 @@ from misstep.calls import canonical
 from misstep.decisions import Allow, Ask, Fallback, Halt, Refuse, Reprompt, Reroute, Retry, Rewrite, RollBack, Vote
 from misstep.enact.effects import Call, Consult, Steps, rejection
 from misstep.enact.ending import leave, past, stopped
+from misstep.enact.journaled import proposed
 from misstep.enact.seats import ModelSeat
 from misstep.events import ModelResponded
 from misstep.guard import Guard
@@ -31,13 +32,16 @@ def model_call(guard: Guard, take: Callable[[], ModelSeat[Any, Any]]) -> Steps:
     seat = take()
     if guard.mode == "off":
         return (yield Call(seat.request(())))
-    return (yield from _ModelCall(guard, seat).steps())
+    call = _ModelCall(guard, seat)
+    raw = yield from call.steps()
+    yield from proposed(guard, seat.session, call.reply)
+    return raw
 
 
 class _ModelCall:
     """What one call has come to so far: its feedback, its model, how often it was tried, what was decided last."""
 
-    __slots__ = ("_attempt", "_feedback", "_guard", "_last", "_model", "_samples", "_seat", "_session")
+    __slots__ = ("_attempt", "_feedback", "_guard", "_last", "_model", "_samples", "_seat", "_session", "reply")
 
     def __init__(self, guard: Guard, seat: ModelSeat[Any, Any]) -> None:
         self._guard, self._seat, self._session = guard, seat, seat.session
@@ -46,6 +50,8 @@ class _ModelCall:
         self._samples = 1
         self._attempt = 0
         self._last = PASSED
+        self.reply: ModelResponded | None = None
+        """The reply that was judged last."""
 
     def steps(self) -> Steps:
         """The loop."""
@@ -55,6 +61,7 @@ class _ModelCall:
             return stopped(guard, seat, session.halted, session.halt)
         while True:
             raw, reply, verdict = yield from self._reply()
+            self.reply = reply
             if self._last.taken and not self._last.types & verdict.types:
                 guard.settle(session, self._last, took_effect=True, recurred=False)
             if seat.streaming and verdict.taken:

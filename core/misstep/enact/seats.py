@@ -80,6 +80,10 @@ class ToolSeat(Protocol[Request, Raw]):
         """A result in the framework's terms, as if the tool had answered `output` just now."""
         ...
 
+    def whole(self, raw: Any) -> bool:
+        """Whether `recorded` gives this result back from its words alone."""
+        ...
+
     def rewrite(self, raw: Raw, content: str) -> Raw:
         """The result with other words."""
         ...

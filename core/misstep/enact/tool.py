@@ -122,7 +122,7 @@ class _ToolCall:
                     continue
                 return self._instead(error, verdict)
             outcome = seat.result(raw)
-            yield from journaled.returned(outcome)
+            yield from journaled.returned(outcome, whole=seat.whole(raw))
             verdict = guard.judge(outcome)
             if isinstance(verdict.decision, Retry):
                 self._reopen(verdict)

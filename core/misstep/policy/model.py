@@ -82,7 +82,8 @@ class Rule(BaseModel):
 
     `with` are the detector's thresholds; `ladder` the remedies, weakest first (left out: the taxonomy's; empty:
     record only); `on_guard_failure` what happens when the rule itself crashes; `output: hold` buffers a streamed
-    answer until it is accepted; `enabled: false` switches the rule off.
+    answer until it is accepted; `enabled: false` switches the rule off; `explore` is the rule's own share of runs (see
+    `Policy`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
@@ -92,6 +93,7 @@ class Rule(BaseModel):
     on_guard_failure: Literal["open", "closed"] = "open"
     output: Literal["hold", "pass"] = "pass"
     enabled: bool = True
+    explore: float | None = Field(default=None, ge=0, le=1)
 
 
 class Policy(BaseModel):
@@ -99,7 +101,9 @@ class Policy(BaseModel):
     The whole policy; see `Rule`.
 
     `mode` enforces, only watches (`shadow`) or is `off`; `unsupported` says what happens where a rung asks a seat
-    for what it cannot enact: an error when the guard is attached, or the next rung it can. `side_effects` says of
+    for what it cannot enact: an error when the guard is attached, or the next rung it can. `explore`
+    enforces on a random share of runs while the mode is `shadow`, so that the report can tell which remedies save runs
+    and which cost them; with `drop_harmful`, those that cost runs are no longer carried out. `side_effects` says of
     tools, by name or glob (`search_*`), what they do to the world; the first that fits counts.
     """
 
@@ -110,6 +114,8 @@ class Policy(BaseModel):
     unsupported: Literal["error", "degrade"] = "error"
     rules: Mapping[AnomalyType, Rule] = Field(default_factory=dict)
     side_effects: Mapping[str, SideEffect] = Field(default_factory=dict)
+    explore: float = Field(default=0.0, ge=0, le=1)
+    drop_harmful: bool = False
 
     @field_validator("rules")
     @classmethod
@@ -137,6 +143,16 @@ class Policy(BaseModel):
             for type_, rule in self.rules.items()
             if rule.enabled and type_ in known
         ]
+
+    def explored(self, drawn: float) -> frozenset[AnomalyType]:
+        """The rules enforced in a run of a policy in shadow that drew that number, at least 0 and below 1."""
+        shares = {type_: self.explore if rule.explore is None else rule.explore for type_, rule in self.rules.items()}
+        return frozenset(type_ for type_, share in shares.items() if drawn < share)
+
+    @property
+    def explores(self) -> bool:
+        """Whether a policy in shadow enforces on any share of runs."""
+        return bool(self.explored(0.0))
 
     def deadline(self) -> float | None:
         """How many seconds a tool has to answer; None where no rule does anything about it."""
