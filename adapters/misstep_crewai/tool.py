@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from crewai.hooks import InterceptionPoint, ToolCallHookContext
 
-from misstep.enact import Loop, Rescue, Steps, tool_call
+from misstep.decisions import Reroute, RollBack
+from misstep.enact import Consult, Effect, Loop, Rescue, Steps, asked, tool_call
 from misstep.events import ToolCancelled, ToolFailed, ToolRequested, ToolReturned
-from misstep_crewai.halted import Halted
+from misstep.guard import Guard
+from misstep_crewai.course import divert, leaving
+from misstep_crewai.halted import Diverted, Halted
 from misstep_crewai.live import Live
 from misstep_crewai.messages import answer_of, call_key, failure_of
 from misstep_crewai.place import place
+from misstep_crewai.private import amend, co_workers
 
 _unproposed = itertools.count()
 
@@ -22,8 +27,11 @@ _unproposed = itertools.count()
 class CrewToolSeat:
     """A tool call; the handler is CrewAI itself, which runs between the two hooks and gives the second's context."""
 
+    pause = None
+
     def __init__(self, live: Live, context: ToolCallHookContext) -> None:
         self.session = live.session
+        self._live, self._context = live, context
         self._place = place(context.agent, context.task)
         self._tool = context.tool_name
         given = context.tool_input
@@ -43,7 +51,13 @@ class CrewToolSeat:
         )
 
     def request(self, arguments: Mapping[str, Any] | None = None) -> None:
-        """Nothing: CrewAI makes the call."""
+        """Nothing: CrewAI makes the call, with what stands in its own dict. Raises TypeError for what is no JSON."""
+        if arguments is None:
+            return
+        given = dict(arguments)
+        json.dumps(given)  # CrewAI writes them as JSON, outside of anything that would catch it
+        self._context.tool_input.clear()
+        self._context.tool_input.update(given)
 
     def result(self, raw: ToolCallHookContext) -> ToolReturned | ToolFailed:
         """What the tool answered, or the error CrewAI made of what it raised."""
@@ -67,6 +81,26 @@ class CrewToolSeat:
     def object(self, objection: str) -> str:
         """The tool's answer, for the second hook to put there."""
         return objection
+
+    def rewrite(self, raw: ToolCallHookContext, content: str) -> str:
+        """The same, in other words."""
+        return content
+
+    def redirect(self, agent: str) -> bool:
+        """A delegation goes to the co-worker CrewAI's own dict names."""
+        if agent not in co_workers(self._context.tool):
+            return False
+        self._context.tool_input["coworker"] = agent
+        return True
+
+    def redirected(self, raw: ToolCallHookContext) -> ToolCallHookContext:
+        """As it is: the co-worker's answer."""
+        return raw
+
+    def leave(self, decision: Reroute | RollBack) -> str:
+        """An objection; the second hook then leaves the task, where the crew can begin it again."""
+        divert(self._live, decision)
+        return "[misstep] This was not passed on: the run goes on elsewhere."
 
     def stop(self, reason: str) -> str:
         """The same; the second hook then ends the run, since the first can only block this call."""
@@ -93,7 +127,7 @@ class ToolHooks:
     def __init__(self, live: Live) -> None:
         self._live = live
         self._open: dict[int, Open] = {}
-        live.hooks = {InterceptionPoint.PRE_TOOL_CALL: self.before, InterceptionPoint.POST_TOOL_CALL: self.after}
+        self.points = {InterceptionPoint.PRE_TOOL_CALL: self.before, InterceptionPoint.POST_TOOL_CALL: self.after}
 
     def before(self, context: ToolCallHookContext) -> bool | None:
         """False blocks the call."""
@@ -103,7 +137,7 @@ class ToolHooks:
         try:
             steps = tool_call(live.guard, lambda: CrewToolSeat(live, context))
             loop = Loop(live.guard, steps, Rescue(None, str))
-            blocked = loop.advance() is None
+            blocked = _until_call(live.guard, loop) is None
         except Exception as error:
             live.failed(error)
             return False if live.guard.fails_closed else None
@@ -119,6 +153,8 @@ class ToolHooks:
             self._live.failed(error)
         if self._live.session.halted is not None:
             raise Halted(self._live.session.halted)
+        if leaving(self._live):
+            raise Diverted
         return answer
 
     def close(self) -> None:
@@ -135,7 +171,20 @@ class ToolHooks:
             answer = str(call.loop.value)
         elif call is not None:
             call.loop.returned(context)
-            call.loop.advance()
+            _until_call(self._live.guard, call.loop)
+            if isinstance(call.loop.value, str):
+                answer = call.loop.value
+                amend(context, answer)
         if session.halted is not None and not session.ended:
             self._live.guard.settle(session, session.halt, took_effect=True)
         return answer
+
+
+def _until_call(guard: Guard, loop: Loop) -> Effect | None:
+    """Step the loop to its next call of the tool, or to its end (None); people are asked on the way."""
+    while isinstance(effect := loop.advance(), Consult):
+        try:
+            loop.answer = asked(guard, effect)
+        except BaseException as error:
+            loop.error = error
+    return effect
