@@ -12,9 +12,10 @@ from crewai.hooks.contexts import StepContext
 from crewai.tasks.conditional_task import ConditionalTask
 
 from misstep.decisions import Reroute, RollBack
+from misstep.guard import Guard
 from misstep.session import Session
 from misstep_crewai.halted import Diverted
-from misstep_crewai.live import Live
+from misstep_crewai.live import Live, live_of
 from misstep_crewai.private import event_scope, restore_event_scope
 from misstep_crewai.seats import roles
 
@@ -148,13 +149,9 @@ Execute = Callable[..., CrewOutput]
 Aexecute = Callable[..., Awaitable[CrewOutput]]
 
 
-def executed(
-    live: Live | None, crew: Crew, execute: Execute, tasks: list[Task], start: int | None, replayed: bool
-) -> Any:
+def executed(crew: Any, execute: Execute, tasks: list[Task], start: int | None, replayed: bool) -> Any:
     """Work off the tasks from `start` on, and again from where the course was changed."""
-    if live is None:
-        return execute(tasks, start, replayed)
-    with _begun(live, crew, start or 0) as course:
+    with _begun(crew, start) as course:
         while True:
             try:
                 return execute(tasks, start, replayed)
@@ -164,13 +161,9 @@ def executed(
                 start = course.changed()
 
 
-async def aexecuted(
-    live: Live | None, crew: Crew, execute: Aexecute, tasks: list[Task], start: int | None, replayed: bool
-) -> Any:
+async def aexecuted(crew: Any, execute: Aexecute, tasks: list[Task], start: int | None, replayed: bool) -> Any:
     """`executed` for async code."""
-    if live is None:
-        return await execute(tasks, start, replayed)
-    with _begun(live, crew, start or 0) as course:
+    with _begun(crew, start) as course:
         while True:
             try:
                 return await execute(tasks, start, replayed)
@@ -181,11 +174,14 @@ async def aexecuted(
 
 
 @contextmanager
-def _begun(live: Live, crew: Crew, start: int) -> Iterator[Course | None]:
-    try:
-        course = Course(live, crew, start)
-    except Exception as error:
-        live.failed(error)
+def _begun(crew: Any, start: int | None) -> Iterator[Course | None]:
+    """The course of a crew that runs under its guard; None where it runs without, or ours has failed."""
+    guard: Guard = crew.misstep.guard
+    course = None
+    with _boundary(guard):
+        live = live_of(guard)
+        course = None if live is None else Course(live, crew, start or 0)
+    if course is None:
         yield None
         return
     token = _courses.set((*_courses.get(), course))
@@ -193,4 +189,16 @@ def _begun(live: Live, crew: Crew, start: int) -> Iterator[Course | None]:
         yield course
     finally:
         _courses.reset(token)
-        course.over()
+        with _boundary(guard):
+            course.over()
+
+
+@contextmanager
+def _boundary(guard: Guard) -> Iterator[None]:
+    """What of ours fails in here is reported, and the crew goes on."""
+    try:
+        yield
+    except Exception as error:
+        if guard.strict:
+            raise
+        guard.failed("the run seat", error)

@@ -17,6 +17,7 @@ from typing import Any
 from crewai.llms.base_llm import BaseLLM
 
 from misstep.enact import Rescue, adrive, drive, model_call
+from misstep.errors import Signal
 from misstep.guard import Guard
 from misstep_crewai.course import leaving
 from misstep_crewai.halted import Diverted, Halted
@@ -100,6 +101,17 @@ def _ajudged(llm: BaseLLM, original: Callable[..., Any], runs: tuple[Live, ...])
 
 
 def _next(runs: tuple[Live, ...]) -> Live | None:
+    """The run whose seat takes the call; where ours fails it is nobody's."""
+    try:
+        return _innermost(runs)
+    except Exception as error:
+        if isinstance(error, Signal) or runs[-1].guard.strict:
+            raise
+        runs[-1].guard.failed("the gate", error)
+        return None
+
+
+def _innermost(runs: tuple[Live, ...]) -> Live | None:
     """The innermost run whose seat has not this call in hand; one that was halted or left lets nothing straggle on."""
     for live in reversed(runs):
         if live.session.ended and live.session.halted is not None:

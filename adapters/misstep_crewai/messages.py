@@ -203,12 +203,20 @@ def reworded(raw: Any, content: str, *, in_text: bool) -> Any:
         return raw
     if not in_text:
         return content
-    before, after = format_answer(str(raw)), format_answer(content)
+    text = str(raw)
+    before, after = format_answer(text), format_answer(content)
     if isinstance(before, AgentAction):
         same = isinstance(after, AgentAction) and (after.tool, after.tool_input) == (before.tool, before.tool_input)
-        return content if same else f"{_MARKED.split(content)[0].rstrip()}\n{raw[_MARKED.search(raw).start() :]}"
-    finished = FINAL_ANSWER_ACTION in content or not (FINAL_ANSWER_ACTION in str(raw) or isinstance(after, AgentAction))
-    return content if finished else f"{FINAL_ANSWER_ACTION} {content}"
+        return content if same else f"{_unmarked(content).rstrip()}\n{text[len(_unmarked(text)) :]}"
+    if FINAL_ANSWER_ACTION in content:
+        return content
+    changed = FINAL_ANSWER_ACTION in text or isinstance(after, AgentAction)
+    return f"{FINAL_ANSWER_ACTION} {content}" if changed else content
+
+
+def _unmarked(text: str) -> str:
+    """What comes before the first thing CrewAI's parser looks for."""
+    return _MARKED.split(text)[0]
 
 
 def chunks(raw: Any) -> list[dict[str, Any]]:

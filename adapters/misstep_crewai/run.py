@@ -114,15 +114,13 @@ def _guarded_class(cls: Any) -> Any:
 
         @functools.wraps(cls._execute_tasks)
         def _execute_tasks(self, tasks: list[Task], start_index: int | None = 0, was_replayed: bool = False) -> Any:
-            live = live_of(self.misstep.guard)
-            return course.executed(live, self, super()._execute_tasks, tasks, start_index, was_replayed)
+            return course.executed(self, super()._execute_tasks, tasks, start_index, was_replayed)
 
         @functools.wraps(cls._aexecute_tasks)
         async def _aexecute_tasks(
             self, tasks: list[Task], start_index: int | None = 0, was_replayed: bool = False
         ) -> Any:
-            live = live_of(self.misstep.guard)
-            return await course.aexecuted(live, self, super()._aexecute_tasks, tasks, start_index, was_replayed)
+            return await course.aexecuted(self, super()._aexecute_tasks, tasks, start_index, was_replayed)
 
         @functools.wraps(cls.kickoff_for_each)
         def kickoff_for_each(self, *args: Any, **kwargs: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ _unproposed = itertools.count()
 class CrewToolSeat:
     """A tool call; the handler is CrewAI itself, which runs between the two hooks and gives the second's context."""
 
-    pause = None
+    pause: Callable[[Mapping[str, Any]], Any] | None = None
 
     def __init__(self, live: Live, context: ToolCallHookContext) -> None:
         self.session = live.session
@@ -98,9 +98,9 @@ class CrewToolSeat:
         return raw
 
     def leave(self, decision: Reroute | RollBack) -> str:
-        """An objection; the second hook then leaves the task, where the crew can begin it again."""
+        """The second hook leaves the task, where the crew can begin it again; else the agent reads an objection."""
         divert(self._live, decision)
-        return "[misstep] This was not passed on: the run goes on elsewhere."
+        return "[misstep] This was not passed on. Go on without it, or say that you could not do it."
 
     def stop(self, reason: str) -> str:
         """The same; the second hook then ends the run, since the first can only block this call."""
@@ -134,6 +134,8 @@ class ToolHooks:
         live, session = self._live, self._live.session
         if session.ended:
             return None if session.halted is None else False
+        if leaving(live):
+            return False
         try:
             steps = tool_call(live.guard, lambda: CrewToolSeat(live, context))
             loop = Loop(live.guard, steps, Rescue(None, str))
