@@ -20,7 +20,7 @@ from misstep_crewai import course, gate
 from misstep_crewai.halted import Halted
 from misstep_crewai.live import Live, live_of
 from misstep_crewai.private import event_scope, restore_event_scope
-from misstep_crewai.seats import roles, seats_of
+from misstep_crewai.seats import known_roles, seats_of
 from misstep_crewai.tool import ToolHooks
 
 OnHalt = Literal["return", "raise"]
@@ -48,7 +48,7 @@ def guarded(crew: Crew, guard: Guard, *, on_halt: OnHalt = "return") -> Crew:
     if attached is not None and attached.guard is guard:
         object.__setattr__(crew, "misstep", Attached(guard, on_halt, attached.origin))
         return crew
-    guard.attach(seats_of(crew), roles(crew))
+    guard.attach(seats_of(crew), known_roles(crew))
     cls: Any = type(unguard(crew))
     object.__setattr__(crew, "__class__", _guarded_class(cls))
     object.__setattr__(crew, "misstep", Attached(guard, on_halt))
@@ -198,7 +198,7 @@ class RunSeat:
         self._scope = event_scope()
         self._before = [(task, task.output) for task in self._crew.tasks]
         session = self._guard.open(
-            seats=seats_of(self._crew), framework="crewai", version=_VERSION, agents=roles(self._crew)
+            seats=seats_of(self._crew), framework="crewai", version=_VERSION, agents=known_roles(self._crew)
         )
         self._attached.began(self._crew, session.run.id)
         self._live = live = Live(self._guard, session)

@@ -13,7 +13,6 @@ tasks only.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 
 from crewai import Crew, Process
 
@@ -66,12 +65,12 @@ def seats_of(crew: Crew) -> Seats:
     return dataclasses.replace(GUARDED, enacts=enacts)
 
 
-def roles(crew: Crew) -> list[str] | None:
-    """The agents a task can be given to; None while a role has places for a kickoff's inputs."""
-    found = list(dict.fromkeys(_roles(crew)))
+def roles(crew: Crew) -> list[str]:
+    """The agents a task can be given to, by the names they have now."""
+    return [str(agent.role).strip() for agent in crew.agents]
+
+
+def known_roles(crew: Crew) -> list[str] | None:
+    """The same before a kickoff; None while a role has places for its inputs."""
+    found = roles(crew)
     return None if any("{" in role for role in found) else found
-
-
-def _roles(crew: Crew) -> Iterator[str]:
-    for agent in crew.agents:
-        yield str(agent.role).strip()

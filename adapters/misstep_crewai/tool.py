@@ -121,7 +121,7 @@ class ToolHooks:
     """
     The two hooks of one run. They step the core's loop by hand: it waits while CrewAI runs the tool.
 
-    CrewAI swallows what a hook raises and goes on, so nothing of ours is raised but the halt.
+    CrewAI swallows what a hook raises and goes on, so nothing of ours is raised but its signals.
     """
 
     def __init__(self, live: Live) -> None:
@@ -134,9 +134,9 @@ class ToolHooks:
         live, session = self._live, self._live.session
         if session.ended:
             return None if session.halted is None else False
-        if leaving(live):
-            return False
         try:
+            if leaving(live):
+                return False
             steps = tool_call(live.guard, lambda: CrewToolSeat(live, context))
             loop = Loop(live.guard, steps, Rescue(None, str))
             blocked = _until_call(live.guard, loop) is None
@@ -147,15 +147,16 @@ class ToolHooks:
         return False if blocked else None
 
     def after(self, context: ToolCallHookContext) -> str | None:
-        """What the agent is to read in place of a blocked call's result; or the end of the run."""
-        answer = None
+        """What the agent is to read in place of the result, if anything; or the end of the run, or of the task."""
+        answer, left = None, False
         try:
             answer = self._answer(context)
+            left = leaving(self._live)
         except Exception as error:
             self._live.failed(error)
         if self._live.session.halted is not None:
             raise Halted(self._live.session.halted)
-        if leaving(self._live):
+        if left:
             raise Diverted
         return answer
 
