@@ -17,11 +17,13 @@ from typing import Any
 from crewai.llms.base_llm import BaseLLM
 
 from misstep.enact import Rescue, adrive, drive, model_call
+from misstep.errors import Signal
 from misstep.guard import Guard
-from misstep_crewai.halted import Halted
+from misstep_crewai.course import leaving
+from misstep_crewai.halted import Diverted, Halted
 from misstep_crewai.in_hand import has_in_hand, in_hand
 from misstep_crewai.live import Live, lives
-from misstep_crewai.model import Asked, CrewModelSeat
+from misstep_crewai.model import Asked, CrewModelSeat, Request
 
 _changing = threading.Lock()
 _runs = 0
@@ -67,14 +69,14 @@ def _judged(llm: BaseLLM, original: Callable[..., Any], runs: tuple[Live, ...]) 
             return original(*args, **kwargs)
         guard, asked = live.guard, Asked(llm, args, kwargs)
 
-        def handler(messages: Any) -> Any:
-            own, named = asked.arguments(messages)
-            with asked.heard():
-                return call(*own, **named)
+        def handler(request: Request) -> Any:
+            own, named = asked.arguments(request.messages)
+            with asked.heard(request):
+                return (call if request.model is None else request.model.call)(*own, **named)
 
         with in_hand(guard):
             steps = model_call(guard, lambda: CrewModelSeat(live, asked))
-            return _released(guard, asked, drive(guard, steps, handler, Rescue(asked.messages)))
+            return _released(guard, asked, drive(guard, steps, handler, Rescue(Request(asked.messages))))
 
     return call
 
@@ -86,24 +88,37 @@ def _ajudged(llm: BaseLLM, original: Callable[..., Any], runs: tuple[Live, ...])
             return await original(*args, **kwargs)
         guard, asked = live.guard, Asked(llm, args, kwargs)
 
-        async def handler(messages: Any) -> Any:
-            own, named = asked.arguments(messages)
-            with asked.heard():
-                return await acall(*own, **named)
+        async def handler(request: Request) -> Any:
+            own, named = asked.arguments(request.messages)
+            with asked.heard(request):
+                return await (acall if request.model is None else request.model.acall)(*own, **named)
 
         with in_hand(guard):
             steps = model_call(guard, lambda: CrewModelSeat(live, asked))
-            return _released(guard, asked, await adrive(guard, steps, handler, Rescue(asked.messages)))
+            return _released(guard, asked, await adrive(guard, steps, handler, Rescue(Request(asked.messages))))
 
     return acall
 
 
 def _next(runs: tuple[Live, ...]) -> Live | None:
-    """The innermost run whose seat has not this call in hand; one that was halted lets nothing that straggles ask."""
+    """The run whose seat takes the call; where ours fails it is nobody's."""
+    try:
+        return _innermost(runs)
+    except Exception as error:
+        if isinstance(error, Signal) or runs[-1].guard.strict:
+            raise
+        runs[-1].guard.failed("the gate", error)
+        return None
+
+
+def _innermost(runs: tuple[Live, ...]) -> Live | None:
+    """The innermost run whose seat has not this call in hand; one that was halted or left lets nothing straggle on."""
     for live in reversed(runs):
         if live.session.ended and live.session.halted is not None:
             raise Halted(live.session.halted)
         if not live.session.ended and not has_in_hand(live.guard):
+            if leaving(live):
+                raise Diverted
             return live
     return None
 

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from crewai.agents.constants import FINAL_ANSWER_ACTION
 from crewai.agents.parser import AgentAction
 from crewai.events.types.llm_events import LLMCallType
 from crewai.tools.tool_failure import ToolFailure
@@ -56,6 +58,10 @@ _FAILED = (
 """What CrewAI says in a tool's place: it raised, is unknown, or was called in text with the same input once more."""
 _REMINDER = I18N_DEFAULT.slice("tools").partition("{")[0]
 """What CrewAI adds below every third answer of a tool in text mode: the format of a call. No tool said it."""
+
+
+_MARKED = re.compile(rf"Action\s*\d*\s*:|Action\s*\d*\s*Input\s*\d*\s*:|{FINAL_ANSWER_ACTION}")
+"""Where CrewAI's parser finds an action, its input, or a final answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +190,34 @@ def spoken(raw: Any, place: Place, *, in_text: bool) -> Spoken:
     text = raw.model_dump_json() if isinstance(raw, BaseModel) else "" if raw is None else str(raw)
     (own, *_) = _of_assistant(text, ())
     return Spoken(text, key_of(own), text_calls(own.text, place) if in_text else (), loose=True)
+
+
+def reworded(raw: Any, content: str, *, in_text: bool) -> Any:
+    """
+    A reply in other words, which does what it did: calls stay, and so does what CrewAI reads in a text.
+
+    Calls have no words on CrewAI; structured output must still fit its model, else ValidationError is raised.
+    """
+    if isinstance(raw, BaseModel):
+        return type(raw).model_validate_json(content)
+    if isinstance(raw, list) and is_tool_call_list(raw):
+        return raw
+    if not in_text:
+        return content
+    text = str(raw)
+    before, after = format_answer(text), format_answer(content)
+    if isinstance(before, AgentAction):
+        same = isinstance(after, AgentAction) and (after.tool, after.tool_input) == (before.tool, before.tool_input)
+        return content if same else f"{_unmarked(content).rstrip()}\n{text[len(_unmarked(text)) :]}"
+    if FINAL_ANSWER_ACTION in content:
+        return content
+    changed = FINAL_ANSWER_ACTION in text or isinstance(after, AgentAction)
+    return f"{FINAL_ANSWER_ACTION} {content}" if changed else content
+
+
+def _unmarked(text: str) -> str:
+    """What comes before the first thing CrewAI's parser looks for."""
+    return _MARKED.split(text)[0]
 
 
 def chunks(raw: Any) -> list[dict[str, Any]]:

@@ -11,16 +11,19 @@ from typing import Any
 
 from crewai.events import LLMCallCompletedEvent, LLMStreamChunkEvent, crewai_event_bus
 from crewai.events.stream_context import add_stream_sink, reset_stream_sinks
-from crewai.llms.base_llm import BaseLLM, call_stream_override, llm_call_context
+from crewai.hooks import HookAborted
+from crewai.llms.base_llm import BaseLLM, call_stop_override, call_stream_override, llm_call_context
 from crewai.types.usage_metrics import UsageMetrics
 
 from misstep.conversation import Listener, unheard
+from misstep.decisions import Reroute, RollBack
 from misstep.events import Event, ModelFailed, ModelRequested, ModelResponded, Usage
-from misstep_crewai.halted import Halted
+from misstep_crewai.course import divert
+from misstep_crewai.halted import Diverted, Halted
 from misstep_crewai.live import Live
-from misstep_crewai.messages import chunks, declared, key_of, pieces, said, spoken, words
+from misstep_crewai.messages import chunks, declared, key_of, pieces, reworded, said, spoken, words
 from misstep_crewai.place import place
-from misstep_crewai.private import streams
+from misstep_crewai.private import count, stops_of, streams
 
 _batches = itertools.count()
 
@@ -51,11 +54,25 @@ class Ear:
         reset_stream_sinks(self._token)
 
 
+@dataclass(frozen=True, slots=True)
+class Request:
+    """
+    What is asked, and of which model, if not of the call's own.
+
+    `streamed` says whether its tokens are streamed and `stops` where it ends, if not as the model itself has it.
+    """
+
+    messages: Any
+    model: BaseLLM | None = None
+    streamed: bool | None = None
+    stops: list[str] | None = None
+
+
 class Asked:
     """A call of `llm.call` or `llm.acall`, as CrewAI makes it."""
 
     def __init__(self, llm: BaseLLM, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        self.llm = llm
+        self.llm = self.answering = llm
         self.ear = Ear()
         self.held = False
         """Whether its tokens are kept back from streams until the reply is accepted."""
@@ -74,12 +91,15 @@ class Asked:
         return (), {**self._kwargs, "messages": messages}
 
     @contextmanager
-    def heard(self) -> Iterator[None]:
-        """While the model is called."""
+    def heard(self, request: Request) -> Iterator[None]:
+        """While the model is called, or another in its place."""
+        self.answering = request.model or self.llm
         with ExitStack() as stack:
             stack.enter_context(self.ear)
-            if self.held:
-                stack.enter_context(call_stream_override(self.llm, False))
+            if request.streamed is not None:
+                stack.enter_context(call_stream_override(self.answering, request.streamed))
+            if request.stops is not None:
+                stack.enter_context(call_stop_override(self.answering, request.stops))
             yield
 
     def release(self, raw: Any) -> None:
@@ -89,9 +109,9 @@ class Asked:
         with llm_call_context() as call_id:
             for chunk in chunks(raw):
                 event = LLMStreamChunkEvent(
-                    **chunk, call_id=call_id, model=self.llm.model, from_task=self.task, from_agent=self.agent
+                    **chunk, call_id=call_id, model=self.answering.model, from_task=self.task, from_agent=self.agent
                 )
-                crewai_event_bus.emit(self.llm, event=event)
+                crewai_event_bus.emit(self.answering, event=event)
 
 
 @dataclass(slots=True)
@@ -102,17 +122,19 @@ class Declared:
 
 
 class CrewModelSeat:
-    """A model call; the handler takes the messages and gives whatever the model's `call` returns."""
+    """A model call; the handler takes a `Request` and gives whatever the model's `call` returns."""
 
     def __init__(self, live: Live, asked: Asked) -> None:
         self.session = live.session
         self.streaming = False
         self._live, self._asked = live, asked
         self._messages: Any = asked.messages
+        self._raw: Any = None
+        self._counted: LLMCallCompletedEvent | None = None
         own = place(asked.agent, asked.task) if asked.agent is not None else None
         self._place = live.found(_opening(self._messages), own)
         self._number = next(_batches)
-        asked.held = live.guard.policy.holds() and streams(asked.llm)
+        asked.held = live.guard.holds and streams(asked.llm)
 
     def opening(self) -> list[Event]:
         """What is new in the conversation."""
@@ -136,22 +158,26 @@ class CrewModelSeat:
         )
         return [*events, requested]
 
-    def request(self, feedback: Sequence[str], model: Any = None) -> Any:
+    def request(self, feedback: Sequence[str], model: Any = None) -> Request:
         """CrewAI's own list, untouched; or a new one with the feedback as the user's last words."""
-        if not feedback:
-            return self._messages
-        messages = self._messages
-        if isinstance(messages, str):
-            messages = [{"role": "user", "content": messages}]
-        return [*messages, *({"role": "user", "content": text} for text in feedback)]
+        messages, held, llm = self._messages, self._asked.held, self._asked.llm
+        if feedback:
+            asked = [{"role": "user", "content": messages}] if isinstance(messages, str) else messages
+            messages = [*asked, *({"role": "user", "content": text} for text in feedback)]
+        if model is None:
+            return Request(messages, streamed=False if held else None)
+        if not isinstance(model, BaseLLM):
+            raise TypeError(f"a fallback on CrewAI needs a `BaseLLM`, found {type(model).__name__}")
+        return Request(messages, model, streams(llm) and not held, stops_of(model, llm))
 
     def reply(self, raw: Any, attempt: int) -> ModelResponded:
         """The reply with what it proposes, which a tool hook will ask for."""
-        in_text = self._asked.agent is not None and not self._asked.tools and not self._asked.structured
-        reply = spoken(raw, self._place, in_text=in_text)
+        self._raw = raw
+        reply = spoken(raw, self._place, in_text=self._in_text)
         self.streaming = self._asked.ear.streamed
         self._live.proposals.propose(self._place.instance, self._number, reply.calls, loose=reply.loose)
         completed = self._asked.ear.completed
+        self._count(completed)
         return ModelResponded(
             run=self.session.run.id,
             agent=self._place.agent,
@@ -166,7 +192,9 @@ class CrewModelSeat:
         )
 
     def failure(self, error: BaseException, attempt: int) -> ModelFailed:
-        """What was raised instead of a reply."""
+        """What was raised instead of a reply; a deliberate stop is nobody's failure, and goes on."""
+        if isinstance(error, HookAborted):
+            raise error
         return ModelFailed(
             run=self.session.run.id,
             agent=self._place.agent,
@@ -177,9 +205,34 @@ class CrewModelSeat:
             error_type=type(error).__name__,
         )
 
+    def rewrite(self, raw: Any, content: str) -> Any:
+        """The reply in other words."""
+        return reworded(raw, content, in_text=self._in_text)
+
+    def leave(self, decision: Reroute | RollBack) -> Any:
+        """Leave the task, where the crew can begin it again; else the reply is passed on."""
+        if divert(self._live, decision):
+            raise Diverted
+        return self._raw
+
     def stop(self, reason: str) -> Any:
         """End the run."""
         raise Halted(reason)
+
+    @property
+    def _in_text(self) -> bool:
+        """Whether CrewAI reads actions from the reply's text."""
+        return self._asked.agent is not None and not self._asked.tools and not self._asked.structured
+
+    def _count(self, completed: LLMCallCompletedEvent | None) -> None:
+        """A crew counts the tokens of its agents' models: another's, that answered, are put down to them."""
+        asked = self._asked
+        if completed is None or completed is self._counted or asked.answering is asked.llm:
+            return
+        self._counted = completed
+        crew = getattr(asked.agent, "crew", None)
+        if not any(getattr(agent, "llm", None) is asked.answering for agent in getattr(crew, "agents", ())):
+            count(asked.llm, completed.usage or {})
 
     @property
     def _batch(self) -> str:

@@ -11,15 +11,16 @@ from importlib.metadata import version
 from types import TracebackType
 from typing import Any, Literal
 
-from crewai import Crew, CrewOutput
+from crewai import Crew, CrewOutput, Task
+from crewai.hooks import InterceptionPoint
 
 from misstep.events import Status
 from misstep.guard import Guard
-from misstep_crewai import gate
+from misstep_crewai import course, gate
 from misstep_crewai.halted import Halted
 from misstep_crewai.live import Live, live_of
 from misstep_crewai.private import event_scope, restore_event_scope
-from misstep_crewai.seats import GUARDED
+from misstep_crewai.seats import known_roles, seats_of
 from misstep_crewai.tool import ToolHooks
 
 OnHalt = Literal["return", "raise"]
@@ -47,7 +48,7 @@ def guarded(crew: Crew, guard: Guard, *, on_halt: OnHalt = "return") -> Crew:
     if attached is not None and attached.guard is guard:
         object.__setattr__(crew, "misstep", Attached(guard, on_halt, attached.origin))
         return crew
-    guard.attach(GUARDED)
+    guard.attach(seats_of(crew), known_roles(crew))
     cls: Any = type(unguard(crew))
     object.__setattr__(crew, "__class__", _guarded_class(cls))
     object.__setattr__(crew, "misstep", Attached(guard, on_halt))
@@ -110,6 +111,16 @@ def _guarded_class(cls: Any) -> Any:
         @functools.wraps(cls.replay)
         def replay(self, *args: Any, **kwargs: Any) -> Any:
             return _run(self, super().replay, args, kwargs)
+
+        @functools.wraps(cls._execute_tasks)
+        def _execute_tasks(self, tasks: list[Task], start_index: int | None = 0, was_replayed: bool = False) -> Any:
+            return course.executed(self, super()._execute_tasks, tasks, start_index, was_replayed)
+
+        @functools.wraps(cls._aexecute_tasks)
+        async def _aexecute_tasks(
+            self, tasks: list[Task], start_index: int | None = 0, was_replayed: bool = False
+        ) -> Any:
+            return await course.aexecuted(self, super()._aexecute_tasks, tasks, start_index, was_replayed)
 
         @functools.wraps(cls.kickoff_for_each)
         def kickoff_for_each(self, *args: Any, **kwargs: Any) -> Any:
@@ -186,10 +197,14 @@ class RunSeat:
             return
         self._scope = event_scope()
         self._before = [(task, task.output) for task in self._crew.tasks]
-        session = self._guard.open(seats=GUARDED, framework="crewai", version=_VERSION)
+        session = self._guard.open(
+            seats=seats_of(self._crew), framework="crewai", version=_VERSION, agents=known_roles(self._crew)
+        )
         self._attached.began(self._crew, session.run.id)
         self._live = live = Live(self._guard, session)
-        self._stack.callback(ToolHooks(live).close)
+        tools = ToolHooks(live)
+        self._stack.callback(tools.close)
+        live.hooks = {**tools.points, InterceptionPoint.PRE_STEP: functools.partial(course.begins, live)}
         if self._guard.mode != "off":
             self._stack.enter_context(gate.standing())
             self._stack.enter_context(live.entered())

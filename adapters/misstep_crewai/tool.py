@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from crewai.hooks import InterceptionPoint, ToolCallHookContext
 
+from misstep.decisions import Reroute, RollBack
 from misstep.enact import Loop, Rescue, Steps, tool_call, until_call
 from misstep.events import ToolCancelled, ToolFailed, ToolRequested, ToolReturned
-from misstep_crewai.halted import Halted
+from misstep_crewai.course import divert, leaving
+from misstep_crewai.halted import Diverted, Halted
 from misstep_crewai.live import Live
 from misstep_crewai.messages import answer_of, call_key, failure_of, says_of
 from misstep_crewai.place import place
+from misstep_crewai.private import amend, co_workers
 
 _unproposed = itertools.count()
 
@@ -22,8 +26,11 @@ _unproposed = itertools.count()
 class CrewToolSeat:
     """A tool call; the handler is CrewAI itself, which runs between the two hooks and gives the second's context."""
 
+    pause: Callable[[Mapping[str, Any]], Any] | None = None
+
     def __init__(self, live: Live, context: ToolCallHookContext) -> None:
         self.session = live.session
+        self._live, self._context = live, context
         self._place = place(context.agent, context.task)
         self._tool = context.tool_name
         self._says = says_of(context.tool)
@@ -45,7 +52,13 @@ class CrewToolSeat:
         )
 
     def request(self, arguments: Mapping[str, Any] | None = None) -> None:
-        """Nothing: CrewAI makes the call."""
+        """Nothing: CrewAI makes the call, with what stands in its own dict. Raises TypeError for what is no JSON."""
+        if arguments is None:
+            return
+        given = dict(arguments)
+        json.dumps(given)  # CrewAI writes them as JSON, outside of anything that would catch it
+        self._context.tool_input.clear()
+        self._context.tool_input.update(given)
 
     def result(self, raw: ToolCallHookContext) -> ToolReturned | ToolFailed:
         """What the tool answered, or the error CrewAI made of what it raised."""
@@ -78,6 +91,26 @@ class CrewToolSeat:
         """CrewAI's results are texts."""
         return True
 
+    def rewrite(self, raw: ToolCallHookContext, content: str) -> str:
+        """The same, in other words."""
+        return content
+
+    def redirect(self, agent: str) -> bool:
+        """A delegation goes to the co-worker CrewAI's own dict names."""
+        if agent not in co_workers(self._context.tool):
+            return False
+        self._context.tool_input["coworker"] = agent
+        return True
+
+    def redirected(self, raw: ToolCallHookContext) -> ToolCallHookContext:
+        """As it is: the co-worker's answer."""
+        return raw
+
+    def leave(self, decision: Reroute | RollBack) -> str:
+        """The second hook leaves the task, where the crew can begin it again; else the agent reads an objection."""
+        divert(self._live, decision)
+        return "[misstep] This was not passed on. Go on without it, or say that you could not do it."
+
     def stop(self, reason: str) -> str:
         """The same; the second hook then ends the run, since the first can only block this call."""
         return reason
@@ -97,13 +130,13 @@ class ToolHooks:
     """
     The two hooks of one run. They step the core's loop by hand: it waits while CrewAI runs the tool.
 
-    CrewAI swallows what a hook raises and goes on, so nothing of ours is raised but the halt.
+    CrewAI swallows what a hook raises and goes on, so nothing of ours is raised but its signals.
     """
 
     def __init__(self, live: Live) -> None:
         self._live = live
         self._open: dict[int, Open] = {}
-        live.hooks = {InterceptionPoint.PRE_TOOL_CALL: self.before, InterceptionPoint.POST_TOOL_CALL: self.after}
+        self.points = {InterceptionPoint.PRE_TOOL_CALL: self.before, InterceptionPoint.POST_TOOL_CALL: self.after}
 
     def before(self, context: ToolCallHookContext) -> bool | None:
         """False blocks the call."""
@@ -111,6 +144,8 @@ class ToolHooks:
         if session.ended:
             return None if session.halted is None else False
         try:
+            if leaving(live):
+                return False
             steps = tool_call(live.guard, lambda: CrewToolSeat(live, context))
             loop = Loop(live.guard, steps, Rescue(None, str))
             blocked = until_call(live.guard, loop) is None
@@ -121,14 +156,17 @@ class ToolHooks:
         return False if blocked else None
 
     def after(self, context: ToolCallHookContext) -> str | None:
-        """What the agent is to read in place of a blocked call's result; or the end of the run."""
-        answer = None
+        """What the agent is to read in place of the result, if anything; or the end of the run, or of the task."""
+        answer, left = None, False
         try:
             answer = self._answer(context)
+            left = leaving(self._live)
         except Exception as error:
             self._live.failed(error)
         if self._live.session.halted is not None:
             raise Halted(self._live.session.halted)
+        if left:
+            raise Diverted
         return answer
 
     def close(self) -> None:
@@ -146,6 +184,9 @@ class ToolHooks:
         elif call is not None:
             call.loop.returned(context)
             until_call(self._live.guard, call.loop)
+            if isinstance(call.loop.value, str):
+                answer = call.loop.value
+                amend(context, answer)
         if session.halted is not None and not session.ended:
             self._live.guard.settle(session, session.halt, took_effect=True)
         return answer

@@ -291,10 +291,10 @@ def test_what_is_no_crew_is_refused() -> None:
 
 
 def test_a_policy_beyond_the_seats_is_refused() -> None:
-    """A policy that asks for a vote is refused when the crew is guarded, and the crew stays bare."""
+    """A policy that would refuse a reply is refused when the crew is guarded, and the crew stays bare."""
     mine = crew(Script(Say("done")))
-    with pytest.raises(AttachError, match="vote"):
-        guarded(mine, Guard(rule(AnomalyType.EMPTY_RESPONSE, {"vote": 1})))
+    with pytest.raises(AttachError, match="refuse"):
+        guarded(mine, Guard(rule(AnomalyType.EMPTY_RESPONSE, "refuse")))
     assert type(mine) is Crew
 
 

@@ -132,11 +132,18 @@ class _ToolCall:
 
     def _recorded(self, output: str) -> Steps:
         """The call was made before: its result is passed on as the journal recorded it."""
-        raw = self._seat.recorded(output)
-        outcome = self._seat.result(raw)
-        if isinstance(outcome, ToolReturned):
-            outcome = dataclasses.replace(outcome, recorded=True)
-        return (yield from self._passed(raw, outcome, self._guard.judge(outcome)))
+        asked = self._requested
+        outcome = ToolReturned(
+            run=asked.run,
+            call=asked.call,
+            batch=asked.batch,
+            agent=asked.agent,
+            instance=asked.instance,
+            tool=asked.tool,
+            output=output,
+            recorded=True,
+        )
+        return (yield from self._passed(self._seat.recorded(output), outcome, self._guard.judge(outcome)))
 
     def _passed(self, raw: Any, outcome: ToolReturned | ToolFailed, verdict: Verdict) -> Steps:
         """What is passed on of a result."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
+from collections.abc import Mapping
 from typing import Any
 
 os.environ.update(CREWAI_DISABLE_TELEMETRY="true", OTEL_SDK_DISABLED="true", CREWAI_TRACING_ENABLED="false")
@@ -14,6 +16,7 @@ from crewai.tools import tool as as_tool
 from misstep import Guard
 from misstep.testing import Ask, Say, Script
 from misstep_crewai import guarded
+from misstep_crewai.messages import words
 from misstep_crewai.testing import ScriptedLLM
 from tests.conformance.host import Inner, Mode, Outcome, World, tools_of
 
@@ -33,16 +36,18 @@ class CrewApp:
             for _ in output:
                 pass
             output = output.result
+        heard = [words(message.get("content")) for each in output.tasks_output for message in each.messages]
         texts = [each.raw for each in output.tasks_output]
-        return Outcome([*texts, output.raw], getattr(self._crew, "last_run", None))
+        return Outcome([*heard, *texts, output.raw], getattr(self._crew, "last_run", None))
 
 
 class GuardedCrew:
-    """An agent with tools, and a co-worker it can delegate to."""
+    """An agent with tools, and co-workers it can delegate to."""
 
     name = "CrewAI crew"
     declares: dict[str, str] = {  # noqa: RUF012 - as the protocol has it
         "second_turn": "a second kickoff begins a new conversation: nothing of the first one is in it",
+        "tool_timeout": "CrewAI makes the call between two synchronous hooks, which cannot cut it off",
     }
 
     def app(
@@ -54,19 +59,32 @@ class GuardedCrew:
         tools: tuple[str, ...] = ("act",),
         inner: Inner | None = None,
         opening: str | None = None,
+        others: Mapping[str, Script] | None = None,
     ) -> CrewApp:
-        """The crew; what was done before is an earlier task, an inner agent is a co-worker."""
-        worker = _agent("worker", script, world, tools, allow_delegation=inner is not None)
+        """The crew; what was done before is an earlier task, an inner agent and the others are co-workers."""
+        if "hang" in tools:  # whatever waits for it waits longer than any deadline of a scenario, but not for ever
+            threading.Timer(1, world.late.set).start()
+        helpers = {name: Inner(played, ()) for name, played in (others or {}).items()}
+        if inner is not None:
+            helpers["helper"] = inner
+        worker = _agent("worker", script, world, tools, allow_delegation=bool(helpers))
         goal = Task(description="do", expected_output="an answer", agent=worker)
         agents, tasks = [worker], [goal]
-        if inner is not None:
-            agents.append(_agent("helper", inner.script, world, inner.tools))
+        agents.extend(_agent(role, each.script, world, each.tools) for role, each in helpers.items())
         if opening is not None:
             opener = _agent("opener", Script(Say(opening)), world, ())
             agents.append(opener)
             tasks.insert(0, Task(description="begin", expected_output="a part", agent=opener))
         crew = Crew(agents=agents, tasks=tasks, verbose=False)
         return CrewApp(crew if guard is None else guarded(crew, guard), goal)
+
+    def model(self, script: Script) -> ScriptedLLM:
+        """One that calls tools natively."""
+        return ScriptedLLM(script)
+
+    def hand_off(self, agent: str) -> Ask:
+        """By delegation."""
+        return Ask("delegate_work_to_coworker", {"task": "go on", "context": "none", "coworker": agent}, id="h1")
 
     def ask_inner(self, task: str, id: str = "d1") -> Ask:  # noqa: A002 - as in `Ask`
         """By delegation."""
