@@ -108,15 +108,22 @@ class Journaled:
         Write down what was raised instead: a failure; that nobody knows, where the call was cut off; or nothing,
         where the framework pauses and will call the tool again from its start.
         """
-        if isinstance(error, GeneratorExit):  # nobody is left to carry an effect out
-            if self._journal is not None and self._entry is not None:
-                self._journal.settle(self._entry, State.UNKNOWN)
+        if isinstance(error, GeneratorExit):
+            self._abandon()
         elif _cut_off(error):
             yield from self._settle(State.UNKNOWN)
         elif isinstance(outcome, ToolCancelled):
             yield from self._finish(lambda journal, entry: journal.drop(entry))
         else:
             yield from self._settle(State.FAILED)
+
+    def _abandon(self) -> None:
+        """Nobody is left to carry an effect out: what can be written down is written here and now."""
+        if self._journal is not None and self._entry is not None:
+            try:
+                self._journal.settle(self._entry, State.UNKNOWN)
+            except JournalError as error:
+                self._guard.failed("the journal", error, self._requested)
 
     def _ask(self, journal: Journal, entry: Entry) -> Steps:
         """A person says whether a call is made that may have been made before."""
