@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
+from types import MethodType
 from typing import Any, Literal, TypeVar
 
 T = TypeVar("T")
@@ -93,7 +94,9 @@ def hinted(hints: Mapping[str, Any] | None) -> Classified | None:
     What is not said is as the standard has it: not read-only, destructive, not idempotent (MCP 2025-06-18). They are
     hints of a server that need not be trusted: a tool is not repeated on their word. None where nothing is hinted.
     """
-    given = {name: (hints or {}).get(name) for name in ("readOnlyHint", "destructiveHint", "idempotentHint")}
+    if not hints:
+        return None
+    given = {name: hints.get(name) for name in ("readOnlyHint", "destructiveHint", "idempotentHint")}
     said = {name: value for name, value in given.items() if isinstance(value, bool)}
     if not said:
         return None
@@ -215,12 +218,19 @@ def _stricter(one: Classified, other: Classified) -> bool:
 
 
 def _marks(tool: object) -> Iterator[Classified]:
-    """Marks on an object and on what it wraps: `functools.wraps`, bound methods, partials."""
+    """
+    Marks on an object, its class, and what it wraps: `functools.wraps`, bound methods, partials.
+
+    Nothing is asked of the object itself: a pydantic model takes microseconds to say that it lacks an attribute.
+    """
     for _ in range(16):
-        found = getattr(tool, _MARK, None)
+        held = getattr(tool, "__dict__", {})
+        found = held.get(_MARK) or getattr(tool if isinstance(tool, type) else type(tool), _MARK, None)
         if isinstance(found, Classified):
             yield found
-        inner = next((step for name in ("__wrapped__", "__func__") if (step := getattr(tool, name, None))), None)
-        tool = tool.func if isinstance(tool, functools.partial) else inner
-        if tool is None:
+        if isinstance(tool, functools.partial):
+            tool = tool.func
+        elif isinstance(tool, MethodType):
+            tool = tool.__func__
+        elif (tool := held.get("__wrapped__")) is None:
             return

@@ -20,7 +20,7 @@ os.environ.update(
 )
 
 from misstep import Guard, Journal, SideEffect, side_effect
-from misstep.report import JournalReport, ToolReport
+from misstep.report import ToolReport
 from misstep.side_effects import Classified
 from misstep.testing import Ask, AskAll, Say, Script
 
@@ -121,8 +121,8 @@ def test_hints_of_an_mcp_server_arrive_in_langchain() -> None:
         "process": ToolAnnotations(readOnlyHint=False, destructiveHint=False),
         "plain": None,
     }
-    for name, annotations in hints.items():
-        server.add_tool(lambda order: order, name=name, description="Does it.", annotations=annotations)
+    for name, given in hints.items():
+        server.add_tool(lambda order: order, name=name, description="Does it.", annotations=given)
 
     async def loaded() -> dict[str, Classified | None]:
         async with create_connected_server_and_client_session(server._mcp_server) as session:
