@@ -90,7 +90,7 @@ class Rule(BaseModel):
     ladder: tuple[Rung, ...] | None = None
     on_guard_failure: Literal["open", "closed"] = "open"
     output: Literal["hold", "pass"] = "pass"
-    enabled: bool = True
+    enabled: bool = Field(default=True, strict=True)
 
 
 class Policy(BaseModel):
@@ -107,6 +107,11 @@ class Policy(BaseModel):
     mode: Mode = "enforce"
     unsupported: Literal["error", "degrade"] = "error"
     rules: Mapping[AnomalyType, Rule] = Field(default_factory=dict)
+
+    @field_validator("mode", mode="before")
+    @classmethod
+    def _off(cls, mode: object) -> object:
+        return "off" if mode is False else mode  # what YAML makes of the bare word
 
     @field_validator("rules")
     @classmethod
@@ -193,7 +198,7 @@ def _wrong_thresholds(detector: type[Detector], type_: AnomalyType, thresholds: 
             continue
         kind = type(fields[name].default)
         try:
-            TypeAdapter(kind, config=ConfigDict(strict=kind is not float)).validate_python(value)
+            TypeAdapter(kind, config=ConfigDict(strict=True)).validate_python(value)
         except ValueError:
             yield f"{place}||must be {kind.__name__}, found {given}"
             continue
