@@ -90,6 +90,8 @@ class Report(_Frozen):
     runs: tuple[RunReport, ...]
     quarantined: tuple[str, ...] = ()
     """Rules that no longer protect, and why."""
+    disabled: tuple[str, ...] = ()
+    """Rules an operator switched off at run time."""
     unsupported: tuple[str, ...] = ()
     """Decisions of the policy no seat could enact, and what is done instead."""
     evicted: int = 0
@@ -97,6 +99,7 @@ class Report(_Frozen):
 
     def __str__(self) -> str:
         lines = [*(f"! rule quarantined: {why}" for why in self.quarantined)]
+        lines += [f"! rule switched off: {rule}" for rule in self.disabled]
         lines += [f"! not enforced: {gap}" for gap in self.unsupported]
         for run in self.runs:
             lines += _described(run)

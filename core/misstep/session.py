@@ -61,6 +61,7 @@ class Session:
         self.run = run
         self.seats, self.agents = seats, agents
         self.watching = watching
+        self._only_watches = watching
         self.framework = framework
         self.halted: str | None = None
         self.halt = PASSED
@@ -74,6 +75,10 @@ class Session:
         self._verdicts: OrderedDict[str, Verdict] = OrderedDict()
         self._notices: OrderedDict[str, list[Verdict]] = OrderedDict()
         self._due: dict[Kind, Verdict] = {}
+
+    def heed(self, mode: str) -> None:
+        """The guard's mode is this from now on; where the adapter can only watch, it goes on watching."""
+        self.watching = self._only_watches or mode == "shadow"
 
     # -- the books ----------------------------------------------------------------------------------------------------
 

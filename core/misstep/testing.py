@@ -78,15 +78,9 @@ class Script:
 def capture_anomalies(guard: Guard) -> Iterator[list[AnomalyFound]]:
     """Every anomaly the guard finds while the context is open, in order."""
     found: list[AnomalyFound] = []
-    collecting = True
-
-    def collect(anomaly: AnomalyFound) -> None:
-        if collecting:
-            found.append(anomaly)
-
-    for type_ in AnomalyType:
-        guard.on(type_, collect)
+    subscribed = [guard.on(type_, found.append) for type_ in AnomalyType]
     try:
         yield found
     finally:
-        collecting = False
+        for unsubscribe in subscribed:
+            unsubscribe()
