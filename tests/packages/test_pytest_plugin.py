@@ -32,7 +32,7 @@ LOUD = """
     from dataclasses import dataclass
     from typing import ClassVar
 
-    from misstep import Anomaly, AnomalyType
+    from misstep import Anomaly, AnomalyType, Severity
     from misstep.events import ModelResponded
 
     @dataclass(frozen=True)
@@ -40,7 +40,8 @@ LOUD = """
         type: ClassVar[AnomalyType] = AnomalyType.PROMPT_INJECTION
 
         def __call__(self, event: ModelResponded, run):
-            return Anomaly(type=self.type, message="somebody shouts") if "!!" in event.content else None
+            found = Anomaly(type=self.type, message="somebody shouts", severity=Severity.HIGH)
+            return found if "!!" in event.content else None
 """
 
 
@@ -64,7 +65,7 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytes
 
 def ran(project: pytest.Pytester, *options: str) -> pytest.RunResult:
     """The project's tests, in a process of their own."""
-    return project.runpytest_subprocess("-p", "no:cacheprovider", *options)
+    return project.runpytest_subprocess("-p", "no:cacheprovider", "-p", "no:langsmith_plugin", *options)
 
 
 def looping(project: pytest.Pytester, marker: str = "") -> None:
