@@ -21,6 +21,11 @@ _HEAD = """\
 #   misstep policy check FILE            finds mistakes in this file
 #   misstep policy replay FILE TRACES    says what it would have done
 #   misstep taxonomy                     explains every type and every remedy
+#   misstep policy schema                prints a JSON schema: save it as
+#                                        misstep.schema.json, and an editor that
+#                                        knows YAML checks this file as you type
+#                                        if it begins with the line
+#   # yaml-language-server: $schema=misstep.schema.json
 #
 # What is commented out holds as it stands. Of every rule:
 #   enabled            false switches it off
