@@ -12,12 +12,13 @@ from typing import Annotated, NoReturn
 import typer
 
 from misstep.analysis import Analyzed, NotRead, analyze
+from misstep.decisions import Kind
 from misstep.errors import MissingExtraError, PolicyError, UnsupportedVersionError
 from misstep.frameworks import UntriedVersionWarning
 from misstep.policy import Policy, load_policy, schema, starter
 from misstep.redact import printable
 from misstep.seats import Seats
-from misstep.support import gaps
+from misstep.support import Means, gaps
 from misstep.terminal import Format, Page, piped
 from misstep.terminal_policy import Check, checked, compared, tried
 from misstep.trial import SCHEMA, Comparison, Trial
@@ -138,11 +139,18 @@ def _checked(file: str, adapters: dict[Adapter, list[Seats]]) -> Check:
     except PolicyError as error:
         mistakes = sorted(error.mistakes, key=lambda mistake: mistake.line or 0)
         return Check(file, mistakes=tuple(map(str, mistakes)))
+    given = _given(policy)
     return Check(
         file,
         policy,
-        seats={name.value: [(way, gaps(policy, way)) for way in ways] for name, ways in adapters.items()},
+        seats={name.value: [(way, gaps(policy, way, given)) for way in ways] for name, ways in adapters.items()},
     )
+
+
+def _given(policy: Policy) -> Means:
+    """What an application gives its guard is not known here: it is taken to give whatever the policy asks for."""
+    rungs = [rung for type_ in policy.rules for rung in policy.ladder(type_) if rung.kind is Kind.FALLBACK]
+    return Means({rung.to or "any" for rung in rungs}, person=True)
 
 
 def _seats(adapter: Adapter) -> list[Seats]:

@@ -237,9 +237,7 @@ class Guard:
             known = self._sessions.get(id_)
             if known is not None:
                 return known
-            session = Session(
-                Run(id_, self.limits), seats, watching=watching, framework=framework, agents=agents
-            )
+            session = Session(Run(id_, self.limits), seats, watching=watching, framework=framework, agents=agents)
             session.heed(self.mode)
             self._sessions.add(session)
             earlier = self._sessions.follow(thread, id_)

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from misstep import default_policy, load_policy
+from misstep.cli_policy import _given
 from misstep.decisions import Kind
 from misstep.policy import parse_policy, schema, starter
 from misstep.seats import WATCHING, Seat, Seats
-from misstep.support import gaps
+from misstep.support import Means, gaps
 from misstep.terminal import WIDTH
 from misstep.terminal_policy import Check, checked
 from tests.core.test_cli import EMPTY, HEALTHY, looping, run, shell, written
@@ -117,7 +118,7 @@ def test_check_holds_a_policy_against_an_adapter(tmp_path: Path, adapter: str) -
 
 
 HALF = Seats("half", {Seat.TOOL: {Kind.REFUSE: ""}})
-WHOLE = Seats("whole", {Seat.TOOL: {Kind.ROLL_BACK: ""}})
+WHOLE = Seats("whole", {Seat.RUN: {Kind.ROLL_BACK: ""}})
 
 
 @pytest.mark.parametrize(
@@ -134,9 +135,19 @@ WHOLE = Seats("whole", {Seat.TOOL: {Kind.ROLL_BACK: ""}})
 def test_what_an_adapter_would_do(unsupported: str, mode: str, ways: list[Seats], good: bool, said: str) -> None:
     """A check fails where the policy could be attached in no way; what only watches refuses nothing."""
     policy = parse_policy(STRONG.format(unsupported, mode))
-    found = Check("p.yaml", policy, seats={"own": [(seats, gaps(policy, seats)) for seats in ways]})
+    found = Check("p.yaml", policy, seats={"own": [(seats, gaps(policy, seats, Means())) for seats in ways]})
     assert found.good is good
     assert any(said in block.text for block in checked(found))
+
+
+def test_what_an_application_gives_is_taken_as_given(tmp_path: Path) -> None:
+    """Models and people are the application's to give: a check of the file alone does not miss them."""
+    ladder = "[{fallback: 1}, {fallback: {to: small, limit: 1}}, ask]"
+    file = policy_file(tmp_path, f"version: 1\nrules:\n  empty_response:\n    ladder: {ladder}\n")
+    able = Seats("able", {Seat.MODEL: {Kind.FALLBACK: "", Kind.ASK: ""}})
+    policy = load_policy(file)
+    assert gaps(policy, able, _given(policy)) == []
+    assert len(gaps(policy, able, Means())) == 3
 
 
 def test_an_adapter_whose_framework_is_missing_is_named(tmp_path: Path) -> None:
