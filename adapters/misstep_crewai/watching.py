@@ -21,7 +21,7 @@ from crewai.execution import get_execution_uuid
 from crewai.tasks.task_output import TaskOutput
 
 from misstep.conversation import digest
-from misstep.events import Event, MessageSent, ModelResponded, ToolFailed, ToolReturned, TurnEnded, TurnStarted
+from misstep.events import Event, MessageSent, ModelResponded, Status, ToolFailed, ToolReturned, TurnEnded, TurnStarted
 from misstep.guard import Guard
 from misstep.session import Session
 from misstep_crewai.messages import Piece, key_of, pieces, said
@@ -61,8 +61,6 @@ class CrewWatch:
 
     def __init__(self, guard: Guard) -> None:
         self.guard = guard
-        self.last_run: str | None = None
-        """The id of the run begun last."""
         self._kickoffs: OrderedDict[str, Kickoff] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -71,7 +69,7 @@ class CrewWatch:
 
     def before(self, inputs: T) -> T:
         """A kickoff begins."""
-        self._shielded(lambda: self._of_kickoff(Kickoff.entered))
+        self._shielded(lambda: self._of_kickoff(self._enter))
         return inputs
 
     def after(self, result: T) -> T:
@@ -89,8 +87,7 @@ class CrewWatch:
 
     def failed(self, crew: Any, error: str) -> None:
         """A kickoff raised; that of another crew is none of ours."""
-        if any(callback == self.before for callback in crew.before_kickoff_callbacks):
-            self._shielded(lambda: self._left("failed", error))
+        self._shielded(lambda: self._left("failed", error) if self.before in crew.before_kickoff_callbacks else None)
 
     def _shielded(self, callback: Callable[[], None]) -> None:
         """The boundary round every callback: our failures are reported, and go no further."""
@@ -99,11 +96,18 @@ class CrewWatch:
         except Exception as error:
             self.guard.failed("a callback", error)
 
-    def _left(self, status: Any, error: str | None) -> None:
+    def _enter(self, kickoff: Kickoff) -> None:
+        with self._lock:
+            kickoff.depth += 1
+
+    def _left(self, status: Status, error: str | None) -> None:
         key = get_execution_uuid() or ""
         with self._lock:
             kickoff = self._kickoffs.get(key)
-            if kickoff is None or not kickoff.left():
+            if kickoff is None:
+                return
+            kickoff.depth -= 1
+            if kickoff.depth > 0:
                 return
             del self._kickoffs[key]
         self.guard.end(kickoff.session.run.id, status, error=error)
@@ -122,29 +126,18 @@ class CrewWatch:
             do(kickoff)
 
     def _opened(self) -> Kickoff:
-        session = self.guard.open(seats=GUARDED, framework="crewai", version=_VERSION, watching=True)
-        self.last_run = session.run.id
-        return Kickoff(self.guard, session)
+        return Kickoff(self.guard, self.guard.open(seats=GUARDED, framework="crewai", version=_VERSION, watching=True))
 
 
 class Kickoff:
-    """One run: how many crews deep it is, and the tasks that have begun."""
+    """One run: the tasks that have begun in it; `depth` counts the crews going on, one in the tool of another."""
 
     def __init__(self, guard: Guard, session: Session) -> None:
         self.session = session
+        self.depth = 0
         self._guard = guard
-        self._depth = 0
         self._begun: set[str] = set()
         self._batches = itertools.count()
-
-    def entered(self) -> None:
-        """A crew begins: the first, or one run in a tool of another."""
-        self._depth += 1
-
-    def left(self) -> bool:
-        """A crew is over; whether it was the first."""
-        self._depth -= 1
-        return self._depth <= 0
 
     def began(self, task: str, agent: str = "") -> None:
         """A task is being worked on; told once."""

@@ -72,7 +72,7 @@ class Guard:
         self.approver = approver
         self._means = Means(self.models.keys(), approver is not None)
         self._own, self._budget = tuple(detectors), budget
-        self._made_for, self._switched = mode, cast("Mode | None", None)
+        self._given_mode, self._switched = mode, cast("Mode | None", None)
         self._switching = threading.RLock()
         self._attached: OrderedDict[tuple[object, ...], tuple[Seats, Collection[str] | None]] = OrderedDict()
         self._unsupported: dict[str, None] = {}
@@ -162,7 +162,7 @@ class Guard:
     def mode(self, mode: Mode) -> None:
         chosen = _known(mode)
         with self._switching:
-            missing = self._missing(self.policy, chosen)
+            missing = self._missing(self.policy, chosen, self._attached.values())
             self._switched = chosen
             self._switch(chosen, missing)
 
@@ -178,7 +178,7 @@ class Guard:
         new = policy if isinstance(policy, Policy) else load_policy(policy)
         with self._switching:
             mode = self._mode_under(new)
-            missing = self._missing(new, mode)
+            missing = self._missing(new, mode, self._attached.values())
             self._put_in_force(new)
             self._switch(mode, missing)
         log.warning("policy reloaded: mode %s, rules: %s", mode, ", ".join(new.rules) or "none")
@@ -207,7 +207,7 @@ class Guard:
         that can be enacted stands in, the gap is logged once, and every report repeats it.
         """
         with self._switching:
-            missing = self._missing(self.policy, self.mode, (seats, agents))
+            missing = self._missing(self.policy, self.mode, [(seats, agents)])
             self._attached[seats.adapter, described(seats), agents and tuple(agents)] = seats, agents
             if len(self._attached) > _ATTACHED:
                 self._attached.popitem(last=False)
@@ -384,7 +384,7 @@ class Guard:
 
     def _mode_under(self, policy: Policy) -> Mode:
         """The mode a policy is run in: as it was switched to, else the environment's, the constructor's, its own."""
-        return _known(self._switched or os.environ.get("MISSTEP_MODE") or self._made_for or policy.mode)
+        return _known(self._switched or os.environ.get("MISSTEP_MODE") or self._given_mode or policy.mode)
 
     def _switch(self, mode: Mode, missing: dict[str, str]) -> None:
         with self._sessions.lock:
@@ -396,10 +396,12 @@ class Guard:
         self._unsupported = {gap: None for gap in self._unsupported if gap in missing}
         self._tell_of(missing)
 
-    def _missing(self, policy: Policy, mode: Mode, *also: tuple[Seats, Collection[str] | None]) -> dict[str, str]:
-        """What adapters attached cannot enact, each with the adapter. Raises `AttachError` where that is an error."""
+    def _missing(
+        self, policy: Policy, mode: Mode, apps: Iterable[tuple[Seats, Collection[str] | None]]
+    ) -> dict[str, str]:
+        """What the seats of these apps cannot enact, each with its adapter. Raises `AttachError` where it is one."""
         found: dict[str, str] = {}
-        for seats, agents in (*self._attached.values(), *also) if mode == "enforce" else ():
+        for seats, agents in apps if mode == "enforce" else ():
             missing = gaps(policy, seats, self._means, agents)
             if missing and policy.unsupported == "error":
                 raise AttachError(seats.adapter, missing)
