@@ -454,3 +454,14 @@ def test_the_default_policy_can_be_reloaded() -> None:
     guard = Guard(RETRYING)
     guard.reload(default_policy())
     assert guard.policy == default_policy()
+
+
+def test_apps_that_come_and_go_are_forgotten() -> None:
+    """However many apps are attached, those held a reloaded policy against are bounded; the latest are among them."""
+    guard = Guard(RETRYING)
+    for number in range(2000):
+        guard.attach(REFUSING, agents=[f"agent{number}"])
+        guard.attach(ASKING)
+    assert len(guard._attached) <= 256
+    with pytest.raises(AttachError, match="refusing"):
+        guard.reload(REPROMPTING)
