@@ -126,6 +126,8 @@ def test_what_a_rung_may_say(written: dict[str, Any], said: dict[str, Any]) -> N
         ("{refuse: {to: bob}}", "`to` goes with `reroute` or `fallback`, not `refuse`"),
         ("{fallback: {to: small}}", "`fallback` needs a limit"),
         ("{vote: 2, ask: 1}", "one decision to a rung"),
+        ("{refuse: {kind: halt}}", "the decision is `refuse`; leave `kind` out"),
+        ("{refuse: '2'}", "valid integer, found '2'"),
     ],
 )
 def test_what_a_rung_may_not_say(rung: str, problem: str) -> None:

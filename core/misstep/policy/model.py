@@ -40,10 +40,10 @@ class Rung(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Kind
-    limit: int | None = Field(default=None, ge=1)
-    per_run: int | None = Field(default=None, ge=1)
+    limit: int | None = Field(default=None, ge=1, strict=True)
+    per_run: int | None = Field(default=None, ge=1, strict=True)
     to: str | None = Field(default=None, min_length=1)
-    samples: int | None = Field(default=None, ge=2, le=20)
+    samples: int | None = Field(default=None, ge=2, le=20, strict=True)
     timeout: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     default: Default | None = None
 
@@ -54,6 +54,8 @@ class Rung(BaseModel):
             return {"kind": value}
         if isinstance(value, Mapping) and len(value) == 1 and "kind" not in value:
             kind, given = next(iter(value.items()))
+            if isinstance(given, Mapping) and "kind" in given:
+                raise ValueError(f"the decision is `{kind}`; leave `kind` out")
             return {"kind": kind, **given} if isinstance(given, Mapping) else {"kind": kind, "limit": given}
         if isinstance(value, Mapping) and len(value) > 1 and "kind" not in value:
             raise ValueError("one decision to a rung: write each as an item of its own")
