@@ -1,4 +1,4 @@
-"""misstep for AutoGen AgentChat: guard any team or agent, with every agent, tool and model in it."""
+"""misstep for AutoGen AgentChat: guard any team or agent with all that is in it, or only watch a runtime."""
 
 from misstep.frameworks import require
 
@@ -12,5 +12,6 @@ require("misstep_autogen", "autogen", VERSIONS)
 
 from misstep_autogen.attach import guarded, unguard  # noqa: E402 - after the check of versions
 from misstep_autogen.halted import Halted  # noqa: E402
+from misstep_autogen.watching import MisstepInterventionHandler  # noqa: E402
 
-__all__ = ["Halted", "guarded", "unguard"]
+__all__ = ["Halted", "MisstepInterventionHandler", "guarded", "unguard"]

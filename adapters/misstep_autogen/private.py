@@ -12,9 +12,13 @@ from typing import Any
 from autogen_agentchat.agents import MessageFilterAgent, SocietyOfMindAgent
 from autogen_agentchat.base import ChatAgent, Team
 from autogen_agentchat.messages import StopMessage
+from autogen_agentchat.teams._group_chat import _events as group_chat
 from autogen_agentchat.teams._group_chat._chat_agent_container import ChatAgentContainer
 
 from misstep.side_effects import Classified, declared_on
+
+GROUP_CHAT = group_chat
+"""The messages a team's manager and participants send each other."""
 
 MODEL_CLIENT = "_model_client"
 """Where an agent, a SocietyOfMindAgent, a selecting or orchestrating team and its manager keep their model."""

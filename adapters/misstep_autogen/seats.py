@@ -14,3 +14,9 @@ GUARDED = Seats(
         Seat.RUN: {Kind.HALT: "soft; raised to an outer team that is not guarded"},
     },
 )
+
+WATCHING = Seats(
+    "misstep_autogen.MisstepInterventionHandler",
+    {Seat.RUN: {}, Seat.TURN: {}, Seat.MODEL: {}, Seat.TOOL: {}, Seat.MESSAGE: {}},
+)
+"""It sees each of them, and only watches: what it would decide is what `guarded` can enact."""

@@ -1,4 +1,4 @@
-"""misstep for CrewAI: guard any crew."""
+"""misstep for CrewAI: guard any crew, or only watch it."""
 
 from misstep.frameworks import require
 
@@ -9,5 +9,6 @@ require("misstep_crewai", "crewai", VERSIONS)
 
 from misstep_crewai.halted import Halted  # noqa: E402 - after the check of versions
 from misstep_crewai.run import guarded, unguard  # noqa: E402
+from misstep_crewai.watching import callbacks  # noqa: E402
 
-__all__ = ["Halted", "guarded", "unguard"]
+__all__ = ["Halted", "callbacks", "guarded", "unguard"]

@@ -74,3 +74,7 @@ def known_roles(crew: Crew) -> list[str] | None:
     """The same before a kickoff; None while a role has places for its inputs."""
     found = roles(crew)
     return None if any("{" in role for role in found) else found
+
+
+WATCHING = Seats("misstep_crewai.callbacks", {Seat.RUN: {}, Seat.TURN: {}, Seat.MODEL: {}, Seat.TOOL: {}})
+"""It sees each of them, a task at a time, and only watches: what it would decide is what `guarded` can enact."""

@@ -79,15 +79,18 @@ class NotRead:
         return {"schema": SCHEMA, "trace": self.trace, "error": {"code": self.code, "message": self.message}}
 
 
-def analyze(paths: Iterable[str], source: str | None = None) -> Iterator[Analyzed | NotRead]:
+def analyze(
+    paths: Iterable[str], source: str | None = None, policy: Policy | None = None
+) -> Iterator[Analyzed | NotRead]:
     """
     Every trace of every file, one as soon as it is done; in folders every regular file is tried, sorted by path.
 
-    `source` names the format of all of them where it should not be found out. Nothing a file holds raises.
+    `source` names the format of all of them where it should not be found out; `policy` is the default one where it is
+    left out. Nothing a file holds raises.
     """
     for path in paths:
         for file in _files(path):
-            yield from [file] if isinstance(file, NotRead) else _of_file(file, source)
+            yield from [file] if isinstance(file, NotRead) else _of_file(file, source, policy)
 
 
 def judged(trace: Trace, name: str, policy: Policy | None = None) -> Analyzed:
@@ -159,20 +162,20 @@ def _below(folder: str) -> tuple[list[str], list[NotRead]]:
     return sorted(found), sorted(closed, key=lambda one: one.trace)
 
 
-def _of_file(path: str, source: str | None) -> Iterator[Analyzed | NotRead]:
+def _of_file(path: str, source: str | None, policy: Policy | None) -> Iterator[Analyzed | NotRead]:
     try:
         for trace in read(path, source):
-            yield _of_trace(trace, path)
+            yield _of_trace(trace, path, policy)
     except TraceError as error:
         yield _not_read(path, error)
 
 
-def _of_trace(trace: Trace | Unread, path: str) -> Analyzed | NotRead:
+def _of_trace(trace: Trace | Unread, path: str, policy: Policy | None) -> Analyzed | NotRead:
     name = f"{path}{trace.label}"
     if isinstance(trace, Unread):
         return _not_read(name, trace.error)
     try:
-        return judged(trace, name)
+        return judged(trace, name, policy)
     except Exception as error:
         log.exception("misstep failed on a trace")
         return NotRead(name, "unreadable", f"misstep failed on it, which is a bug: {type(error).__name__}")

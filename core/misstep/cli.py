@@ -1,4 +1,4 @@
-"""The command line: `misstep analyze` and `misstep taxonomy`."""
+"""The command line: `misstep analyze`, `misstep taxonomy`, and what is in `cli_policy`."""
 
 from __future__ import annotations
 
@@ -6,28 +6,23 @@ import difflib
 import io
 import json
 import logging
-import os
 import sys
-from enum import StrEnum
+from collections.abc import Collection
 from typing import Annotated
 
 import typer
 
 import misstep
+from misstep import cli_policy
 from misstep.analysis import Analyzed, NotRead, analyze
 from misstep.importers import IMPORTERS
 from misstep.redact import printable
-from misstep.taxonomy import Category, Severity, category_definition, taxonomy
-from misstep.terminal import Block, Page, account, described
+from misstep.taxonomy import AnomalyType, Category, Severity, category_definition, taxonomy
+from misstep.terminal import Block, Format, Page, account, described, piped
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-
-
-class Format(StrEnum):
-    """How results are written."""
-
-    TEXT = "text"
-    JSON = "json"
+app.command("init")(cli_policy.init)
+app.add_typer(cli_policy.app, name="policy")
 
 
 def _version(asked: bool) -> None:
@@ -74,22 +69,24 @@ def analyze_(
     fail_on: Annotated[
         Severity | None, typer.Option(help="Exit with 1 if anything at least this severe is found.")
     ] = None,
+    fail_on_type: Annotated[
+        list[AnomalyType] | None,
+        typer.Option(metavar="TYPE", help="Exit with 1 if this is found, however severe; may be given several times."),
+    ] = None,
 ) -> None:
     """
     Say what went wrong in saved traces, at which step, and what a guard would have done about it.
 
-    Exit code: 2 if a trace could not be read, else 1 if --fail-on applies, else 0.
+    Exit code: 2 if a trace could not be read, else 1 if --fail-on or --fail-on-type applies, else 0.
     """
     page = Page()
-    tally = Tally(fail_on)
-    try:
+    tally = Tally(fail_on, fail_on_type or ())
+    with piped():
         for found in analyze(paths, source):
             tally.add(found)
             page.write(_line(found) if format_ is Format.JSON else page.rendered(account(found)))
         if format_ is Format.TEXT and tally.traces > 1:
             page.write(page.rendered([Block(tally.summary, style="bold")]))
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     raise typer.Exit(tally.exit_code)
 
 
@@ -99,21 +96,19 @@ def taxonomy_(
 ) -> None:
     """List everything misstep has a name for: each category and anomaly type, with its definition and remedy."""
     page = Page()
-    try:
+    with piped():
         if format_ is Format.JSON:
             page.write(json.dumps(_taxonomy_document(), indent=2) + "\n")
         else:
             for category in Category:
                 page.write(page.rendered(described(category)))
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Tally:
     """What was seen so far, and the exit code that follows from it."""
 
-    def __init__(self, fail_on: Severity | None) -> None:
-        self._fail_on = fail_on
+    def __init__(self, fail_on: Severity | None, types: Collection[AnomalyType] = ()) -> None:
+        self._fail_on, self._types = fail_on, types
         self.traces = self.findings = self.not_read = 0
         self._failed = False
 
@@ -126,10 +121,11 @@ class Tally:
         self.findings += bool(found.report.anomalies)
         worst = found.worst
         self._failed |= self._fail_on is not None and worst is not None and worst.rank >= self._fail_on.rank
+        self._failed |= any(anomaly.type in self._types for anomaly in found.report.anomalies)
 
     @property
     def exit_code(self) -> int:
-        """2 where a trace could not be read, else 1 where `--fail-on` applies, else 0."""
+        """2 where a trace could not be read, else 1 where `--fail-on` or `--fail-on-type` applies, else 0."""
         return 2 if self.not_read else int(self._failed)
 
     @property

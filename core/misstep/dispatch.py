@@ -29,8 +29,14 @@ class Rulewatch:
     slow: int = 0
     quarantined: str = ""
     """Why the rule is no longer asked; empty while it is."""
+    disabled: bool = False
+    """Whether an operator switched the rule off."""
     seconds: float = 0.0
     asked: int = 0
+
+    def enable(self) -> None:
+        """Ask the rule again: it is switched on, and a quarantine is lifted."""
+        self.disabled, self.quarantined, self.failures, self.slow = False, "", 0, 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +86,7 @@ class Dispatch:
         """Ask every rule that hears this event; None where no rule had anything to say."""
         findings: Findings | None = None
         for rule in self._table.get(type(event), ()):
-            if rule.quarantined:
+            if rule.quarantined or rule.disabled:
                 continue
             began = time.perf_counter()
             try:
@@ -100,6 +106,14 @@ class Dispatch:
                 findings = findings or Findings()
                 findings.anomalies.append(anomaly)
         return findings
+
+    def find(self, type_: AnomalyType) -> Rulewatch | None:
+        """The rule for a type, if there is one."""
+        return next((rule for rule in self.rules if rule.detector.type is type_), None)
+
+    def disabled(self) -> tuple[str, ...]:
+        """The rules an operator switched off."""
+        return tuple(rule.detector.type.value for rule in self.rules if rule.disabled)
 
     def quarantined(self) -> tuple[str, ...]:
         """The rules that are no longer asked, and why."""
@@ -121,7 +135,7 @@ class Dispatch:
     def _quarantine(self, rule: Rulewatch, why: str) -> None:
         rule.quarantined = why
         log.error(
-            "rule `%s` is quarantined: %s. It protects nothing until the guard is made anew.",
+            "rule `%s` is quarantined: %s. It protects nothing until `guard.enable` puts it back.",
             rule.detector.type.value,
             why,
         )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
+import difflib
 import logging
 import os
+import threading
 import uuid
+from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -21,11 +23,11 @@ from misstep.events import Event, RunEnded, RunResumed, RunStarted, Status, Tool
 from misstep.journal import Journal
 from misstep.judge import UNCHECKED, Judge, failed
 from misstep.policy import Ladder, Mode, Policy, Rung, default_policy, load_policy
-from misstep.publish import Listener, Publisher
+from misstep.publish import DecisionListener, Listener, Publisher, Unsubscribe
 from misstep.remedies import Remedies
 from misstep.report import Report, RunReport
 from misstep.run import Limits, Run
-from misstep.seats import Seats
+from misstep.seats import Seats, described
 from misstep.session import PASSED, Session, Verdict, outcome_of
 from misstep.sessions import Sessions
 from misstep.side_effects import Classes, SideEffect
@@ -35,14 +37,17 @@ from misstep.taxonomy import AnomalyType
 
 log = logging.getLogger("misstep")
 
+_ATTACHED = 256
+"""Apps whose seats and agents are remembered, to hold a reloaded policy against."""
+
 
 class Guard:
     """
     Watches runs and decides; adapters enact.
 
     `policy` defaults to one that enforces what was measured harmless and warns about the rest. `detectors` are your
-    own, beside the policy's; one for a type the policy has takes that one's place. `mode` (or the environment's
-    MISSTEP_MODE, which wins) switches the whole guard: `enforce`, `shadow` or `off`. `sink` takes every event.
+    own, beside the policy's; one for a type the policy has takes that one's place. `mode` is the policy's, unless it is
+    given here; the environment's MISSTEP_MODE wins over both: `enforce`, `shadow` or `off`. `sink` takes every event.
     `limits` bound the memory of one run; at most `runs` runs are open, each for at most `age` seconds without an
     event, then it is evicted and counted. A fail-open rule that is slower than `budget` seconds too often, or crashes
     three times, is quarantined. `models` are those a fallback may name, objects of the framework's own; `approver` is
@@ -68,23 +73,24 @@ class Guard:
         budget: float = 0.05,
         strict: bool = False,
     ) -> None:
-        self.policy = policy or default_policy()
-        self.mode: Mode = _mode(mode or self.policy.mode)
         self.limits = limits or Limits()
         self.strict = strict
-        self._dispatch = Dispatch(_rules(self.policy, detectors), budget=budget, strict=strict)
         self.models = dict(models or {})
         self.approver = approver
         self.journal = journal
         self._means = Means(self.models.keys(), approver is not None)
-        self._judge = Judge(Ladder(self.policy), self._dispatch, self._means, self.repeatable)
+        self._own, self._budget = tuple(detectors), budget
+        self._given_mode, self._switched = mode, cast("Mode | None", None)
+        self._switching = threading.RLock()
+        self._attached: OrderedDict[tuple[object, ...], tuple[Seats, Collection[str] | None]] = OrderedDict()
+        self._unsupported: dict[str, None] = {}
+        self._dispatch = Dispatch(())
         self._publisher = Publisher(sink)
         self._sessions = Sessions(runs, age)
-        self._classes = Classes(self.policy.side_effects)
+        self._classes = Classes()
         self._remedies = Remedies()
-        self._unsupported: dict[str, None] = {}
-        self._holds = self.policy.holds()
-        self._deadline = self.policy.deadline()
+        self._put_in_force(policy or default_policy())
+        self._mode = self._mode_under(self.policy)
 
     @classmethod
     def from_file(cls, path: str | Path, *, mode: Mode | None = None, sink: Sink | None = None) -> Guard:
@@ -96,9 +102,17 @@ class Guard:
 
     # -- for users ----------------------------------------------------------------------------------------------------
 
-    def on(self, type_: AnomalyType | str, function: Listener) -> None:
-        """Call `function` with every anomaly of that type, after the decision, outside any lock."""
-        self._publisher.subscribe(AnomalyType(type_), function)
+    def on(self, type_: AnomalyType | str, function: Listener) -> Unsubscribe:
+        """
+        Call `function` with every anomaly of that type, after the decision, outside any lock.
+
+        What it raises is logged and goes no further. Returns a function that ends the subscription.
+        """
+        return self._publisher.subscribe(AnomalyType(type_), function)
+
+    def on_decision(self, kind: Kind | str | None, function: DecisionListener) -> Unsubscribe:
+        """`on` for decisions of that kind, hypothetical ones too; None stands for every kind."""
+        return self._publisher.subscribe(None if kind is None else Kind(kind), function)
 
     def outcome(self, run: str, *, success: bool | None = None, score: float | None = None) -> None:
         """Say how a run turned out, during it or after. Raises KeyError for a run the guard does not know."""
@@ -132,6 +146,7 @@ class Guard:
         return Report(
             runs=tuple(runs),
             quarantined=self._dispatch.quarantined(),
+            disabled=self._dispatch.disabled(),
             unsupported=tuple(self._unsupported),
             evicted=self._sessions.evicted,
             remedies=self._remedies.report(),
@@ -145,6 +160,58 @@ class Guard:
         if self.journal is not None:
             self.journal.close()
 
+    # -- for operators ------------------------------------------------------------------------------------------------
+
+    @property
+    def mode(self) -> Mode:
+        """
+        What the guard does: `enforce`, `shadow` (decide, and only record it) or `off`.
+
+        Assigned, it holds at once, in open runs too, and until it is assigned again: over MISSTEP_MODE and whatever
+        policy is reloaded. Raises ValueError, and `AttachError` where an adapter attached before cannot enact what
+        the policy asks for; the mode then stays as it was.
+        """
+        return self._mode
+
+    @mode.setter
+    def mode(self, mode: Mode) -> None:
+        chosen = _known(mode)
+        with self._switching:
+            missing = self._missing(self.policy, chosen, self._attached.values())
+            self._switched = chosen
+            self._switch(chosen, missing)
+
+    def reload(self, policy: Policy | str | Path) -> None:
+        """
+        Put another policy, or a changed policy file, in force for every event from now on.
+
+        Open runs go on with their history, their ladders' counts, and the memory of each rule whose thresholds are
+        the same; a rule with other thresholds begins its own anew. A rule that was switched off stays off. Raises
+        `PolicyError` for a file with a mistake, and `AttachError` where an adapter attached before cannot enact what
+        the policy asks for; the policy in force then stays in force.
+        """
+        new = policy if isinstance(policy, Policy) else load_policy(policy)
+        with self._switching:
+            mode = self._mode_under(new)
+            missing = self._missing(new, mode, self._attached.values())
+            self._put_in_force(new)
+            self._switch(mode, missing)
+        log.warning("policy reloaded: mode %s, rules: %s", mode, ", ".join(new.rules) or "none")
+
+    def disable(self, rule: AnomalyType | str) -> None:
+        """Switch one rule off until it is enabled again; every report says so. Raises ValueError for an unknown one."""
+        with self._switching:
+            self._rule(rule).disabled = True
+            self._prepare()
+        log.warning("rule `%s` is switched off: it protects nothing", AnomalyType(rule))
+
+    def enable(self, rule: AnomalyType | str) -> None:
+        """Switch a rule on again, or let it out of quarantine. Raises ValueError for an unknown one."""
+        with self._switching:
+            self._rule(rule).enable()
+            self._prepare()
+        log.warning("rule `%s` is switched on", AnomalyType(rule))
+
     # -- for adapters -------------------------------------------------------------------------------------------------
 
     def attach(self, seats: Seats, agents: Collection[str] | None = None) -> None:
@@ -154,15 +221,12 @@ class Guard:
         Raises `AttachError` where it asks for more, unless the policy says `unsupported: degrade`: then the next rung
         that can be enacted stands in, the gap is logged once, and every report repeats it.
         """
-        if self.mode != "enforce" and not (self.mode == "shadow" and self.policy.explores):
-            return
-        missing = gaps(self.policy, seats, self._means, agents)
-        if missing and self.policy.unsupported == "error":
-            raise AttachError(seats.adapter, missing)
-        for gap in missing:
-            if gap not in self._unsupported:
-                self._unsupported[gap] = None
-                log.warning("%s: %s", seats.adapter, gap)
+        with self._switching:
+            missing = self._missing(self.policy, self.mode, [(seats, agents)])
+            self._attached[seats.adapter, described(seats), agents and tuple(agents)] = seats, agents
+            if len(self._attached) > _ATTACHED:
+                self._attached.popitem(last=False)
+            self._tell_of(missing)
 
     def open(
         self,
@@ -188,11 +252,9 @@ class Guard:
             known = self._sessions.get(id_)
             if known is not None:
                 return known
-            explored = self._explored(thread or id_) if self.mode == "shadow" else None
-            watching = watching or (self.mode == "shadow" and not explored)
             run_ = Run(id_, self.limits, self._classes)
             session = Session(run_, seats, watching=watching, framework=framework, thread=thread, agents=agents)
-            session.explored = explored
+            session.heed(self.mode, self.policy.explored(session.drawn))
             self._sessions.add(session)
             earlier = self._sessions.follow(thread, id_)
             due = self._sessions.due()
@@ -250,7 +312,7 @@ class Guard:
 
     def judge(self, event: Event) -> Verdict:
         """`observe`, with the records of what was decided."""
-        if self.mode == "off":
+        if self._mode == "off":
             return PASSED
         try:
             session = self._sessions.active(event.run)
@@ -360,11 +422,6 @@ class Guard:
 
     # -- what remedies are worth --------------------------------------------------------------------------------------
 
-    def _explored(self, id_: str) -> frozenset[AnomalyType]:
-        """The rules enforced in a run in shadow, by the id of its conversation or its own: a replay draws the same."""
-        drawn = int.from_bytes(hashlib.blake2b(id_.encode("utf-8", "surrogatepass"), digest_size=8).digest())
-        return self.policy.explored(drawn / 2**64)
-
     def _count(self, report: RunReport, earlier: RunReport | None = None) -> None:
         """Count what came of a run, in place of what was counted of it before."""
         if earlier is not None:
@@ -391,18 +448,85 @@ class Guard:
     @property
     def fails_closed(self) -> bool:
         """Whether any rule of the policy refuses what it cannot check, and the guard enforces."""
-        return self.mode == "enforce" and any(rule.closed for rule in self._dispatch.rules)
+        return self.mode == "enforce" and any(rule.closed and not rule.disabled for rule in self._dispatch.rules)
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _put_in_force(self, policy: Policy) -> None:
+        """Judge by this policy from now on: an event is judged by the old one or by the new one, never by both."""
+        rules = _rules(policy, self._own, self._dispatch)
+        dispatch = Dispatch(rules, budget=self._budget, strict=self.strict)
+        judge = Judge(Ladder(policy), dispatch, self._means, self.repeatable)
+        judge.dropped = self._remedies.harmful() if policy.drop_harmful else frozenset()
+        self._classes.heed(policy.side_effects)
+        self.policy, self._dispatch, self._judge = policy, dispatch, judge
+        self._prepare()
+
+    def _mode_under(self, policy: Policy) -> Mode:
+        """The mode a policy is run in: as it was switched to, else the environment's, the constructor's, its own."""
+        return _known(self._switched or os.environ.get("MISSTEP_MODE") or self._given_mode or policy.mode)
+
+    def _switch(self, mode: Mode, missing: dict[str, str]) -> None:
+        with self._sessions.lock:
+            self._mode = mode
+            for run in self._sessions.ids():
+                session = self._sessions.get(run)
+                if session is not None:
+                    session.heed(mode, self.policy.explored(session.drawn))
+        self._unsupported = {gap: None for gap in self._unsupported if gap in missing}
+        self._tell_of(missing)
+
+    def _missing(
+        self, policy: Policy, mode: Mode, apps: Iterable[tuple[Seats, Collection[str] | None]]
+    ) -> dict[str, str]:
+        """What the seats of these apps cannot enact, each with its adapter. Raises `AttachError` where it is one."""
+        found: dict[str, str] = {}
+        enforces = mode == "enforce" or (mode == "shadow" and policy.explores)
+        for seats, agents in apps if enforces else ():
+            missing = gaps(policy, seats, self._means, agents)
+            if missing and policy.unsupported == "error":
+                raise AttachError(seats.adapter, missing)
+            found.update(dict.fromkeys(missing, seats.adapter))
+        return found
+
+    def _tell_of(self, missing: dict[str, str]) -> None:
+        for gap, adapter in missing.items():
+            if gap not in self._unsupported:
+                self._unsupported[gap] = None
+                log.warning("%s: %s", adapter, gap)
+
+    def _prepare(self) -> None:
+        """What the seats ask of the policy before there is anything to judge, by the rules that are on."""
+        off = self._dispatch.disabled()
+        rules = {type_: rule for type_, rule in self.policy.rules.items() if type_ not in off}
+        on = self.policy.model_copy(update={"rules": rules})
+        self._holds, self._deadline = on.holds(), on.deadline()
+
+    def _rule(self, name: AnomalyType | str) -> Rulewatch:
+        known = [rule.detector.type.value for rule in self._dispatch.rules]
+        rule = self._dispatch.find(AnomalyType(name)) if name in known else None
+        if rule is None:
+            close = difflib.get_close_matches(str(name), known, n=1)
+            hint = f"did you mean `{close[0]}`?" if close else f"it has: {', '.join(known) or 'none'}"
+            raise ValueError(f"this guard has no rule {str(name)!r}; {hint}")
+        return rule
 
 
-def _rules(policy: Policy, own: Iterable[Detector]) -> list[Rulewatch]:
+def _rules(policy: Policy, own: Iterable[Detector], before: Dispatch) -> list[Rulewatch]:
+    """The rules of a policy; one that was there before goes on with its counts, its quarantine, or switched off."""
     asked: dict[AnomalyType, Detector] = {detector.type: detector for detector, _ in policy.detectors()}
     asked.update({detector.type: detector for detector in own})
     closed = {type_ for type_, rule in policy.rules.items() if rule.on_guard_failure == "closed"}
-    return [Rulewatch(detector, type_ in closed) for type_, detector in asked.items()]
+    rules: list[Rulewatch] = []
+    for type_, detector in asked.items():
+        known = before.find(type_)
+        if known is None or (known.detector, known.closed) != (detector, type_ in closed):
+            known = Rulewatch(detector, type_ in closed, disabled=known is not None and known.disabled)
+        rules.append(known)
+    return rules
 
 
-def _mode(mode: str) -> Mode:
-    chosen = os.environ.get("MISSTEP_MODE") or mode
-    if chosen not in ("enforce", "shadow", "off"):
-        raise ValueError(f"MISSTEP_MODE must be `enforce`, `shadow` or `off`, found {chosen!r}")
-    return cast("Mode", chosen)
+def _known(mode: str) -> Mode:
+    if mode not in ("enforce", "shadow", "off"):
+        raise ValueError(f"`mode` or MISSTEP_MODE must be `enforce`, `shadow` or `off`, found {mode!r}")
+    return cast("Mode", mode)

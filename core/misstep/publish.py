@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Hashable, Iterable
+from typing import Any
 
+from misstep.decisions import Kind
 from misstep.events import AnomalyFound, DecisionTaken, Event
 from misstep.redact import printable
 from misstep.sink import Sink
@@ -13,6 +16,8 @@ from misstep.taxonomy import AnomalyType, Severity
 log = logging.getLogger("misstep")
 
 Listener = Callable[[AnomalyFound], object]
+DecisionListener = Callable[[DecisionTaken], object]
+Unsubscribe = Callable[[], None]
 
 
 class Publisher:
@@ -20,12 +25,26 @@ class Publisher:
 
     def __init__(self, sink: Sink | None) -> None:
         self.sink = sink
-        self._listeners: dict[AnomalyType, list[Listener]] = {}
+        self._listeners: dict[Hashable, tuple[list[Any], ...]] = {}
+        self._subscribing = threading.Lock()
         self._reported = False
 
-    def subscribe(self, type_: AnomalyType, listener: Listener) -> None:
-        """Call `listener` with every anomaly of that type."""
-        self._listeners.setdefault(type_, []).append(listener)
+    def subscribe(self, topic: AnomalyType | Kind | None, listener: Callable[[Any], object]) -> Unsubscribe:
+        """
+        Call `listener` with every anomaly of a type, or with every decision of a kind (None: of any kind).
+
+        What is returned ends that; a second call of it does nothing.
+        """
+        entry = [listener]
+        with self._subscribing:
+            self._listeners[topic] = (*self._listeners.get(topic, ()), entry)
+
+        def unsubscribe() -> None:
+            with self._subscribing:
+                left = tuple(other for other in self._listeners.get(topic, ()) if other is not entry)
+                self._listeners[topic] = left
+
+        return unsubscribe
 
     def publish(self, news: Iterable[Event]) -> None:
         """Tell of these events."""
@@ -34,10 +53,12 @@ class Publisher:
                 self._store(self.sink, event)
             if isinstance(event, AnomalyFound):
                 _log_anomaly(event)
-                self._tell(event)
+                self._tell(event.type, event)
             elif isinstance(event, DecisionTaken):
                 verb = "would decide" if event.hypothetical else "decided"
                 log.info("run %s: %s %s for %s", event.run, verb, event.decision, printable(event.agent) or "the agent")
+                self._tell(event.decision, event)
+                self._tell(None, event)
 
     def close(self) -> None:
         """Close the sink."""
@@ -52,12 +73,12 @@ class Publisher:
                 self._reported = True
                 log.exception("the sink failed; events are being lost")
 
-    def _tell(self, event: AnomalyFound) -> None:
-        for listener in self._listeners.get(event.type, ()):
+    def _tell(self, topic: AnomalyType | Kind | None, event: Event) -> None:
+        for (listener,) in self._listeners.get(topic, ()):
             try:
                 listener(event)
             except Exception:
-                log.exception("a listener for `%s` raised", event.type)
+                log.exception("a listener for `%s` raised", topic or "decisions")
 
 
 def _log_anomaly(event: AnomalyFound) -> None:

@@ -121,6 +121,8 @@ class Report(_Frozen):
     runs: tuple[RunReport, ...]
     quarantined: tuple[str, ...] = ()
     """Rules that no longer protect, and why."""
+    disabled: tuple[str, ...] = ()
+    """Rules an operator switched off at run time."""
     unsupported: tuple[str, ...] = ()
     """Decisions of the policy no seat could enact, and what is done instead."""
     evicted: int = 0
@@ -130,6 +132,7 @@ class Report(_Frozen):
 
     def __str__(self) -> str:
         lines = [*(f"! rule quarantined: {why}" for why in self.quarantined)]
+        lines += [f"! rule switched off: {rule}" for rule in self.disabled]
         lines += [f"! not enforced: {gap}" for gap in self.unsupported]
         lines += [f"{'!' if each.verdict == 'harms' else '='} {each}" for each in self.remedies if each.estimated]
         for run in self.runs:

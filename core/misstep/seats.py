@@ -45,6 +45,11 @@ class Seats:
         }
         return dataclasses.replace(self, enacts=left)
 
+    @property
+    def acts(self) -> bool:
+        """Whether any seat can enact anything."""
+        return any(self.enacts.values())
+
 
 WATCHING = Seats("watching")
 """No seat can enact anything: every decision is hypothetical."""

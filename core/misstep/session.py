@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
 from collections import OrderedDict
 from collections.abc import Collection
@@ -82,8 +83,11 @@ class Session:
         self.run = run
         self.explored: frozenset[AnomalyType] | None = None
         """The types on which decisions are carried out; None: all of them."""
+        self.drawn = _drawn(thread or run.id)
+        """A number of at least 0 and below 1, the same for all runs of a conversation, and in every replay."""
         self.seats, self.agents = seats, agents
         self.watching = watching
+        self._only_watches = watching
         self.framework = framework
         self.scope = f"run:{run.id}" if thread is None else f"thread:{thread}"
         """What the journal knows this run's calls by."""
@@ -102,6 +106,15 @@ class Session:
         self._verdicts: OrderedDict[str, Verdict] = OrderedDict()
         self._notices: OrderedDict[str, list[Verdict]] = OrderedDict()
         self._due: dict[Kind, Verdict] = {}
+
+    def heed(self, mode: str, explored: frozenset[AnomalyType]) -> None:
+        """
+        The guard's mode is this from now on; where the adapter can only watch, it goes on watching.
+
+        In `shadow`, only decisions on the `explored` types are carried out.
+        """
+        self.watching = self._only_watches or (mode == "shadow" and not explored)
+        self.explored = explored if mode == "shadow" else None
 
     # -- the books ----------------------------------------------------------------------------------------------------
 
@@ -343,6 +356,11 @@ def _of(event: Event) -> dict[str, Any]:
         "step": event.step,
         "turn": event.turn,
     }
+
+
+def _drawn(id_: str) -> float:
+    digest = hashlib.blake2b(id_.encode("utf-8", "surrogatepass"), digest_size=6).digest()
+    return int.from_bytes(digest) / 256**6
 
 
 def _together(one: Event, other: Event) -> bool:

@@ -118,7 +118,11 @@ class Classes:
     """
 
     def __init__(self, patterns: Mapping[str, SideEffect] | None = None) -> None:
-        self._patterns = dict(patterns or {})
+        self.heed(patterns or {})
+
+    def heed(self, patterns: Mapping[str, SideEffect]) -> None:
+        """The policy says this from now on."""
+        self._patterns = dict(patterns)
         self._by_policy = functools.lru_cache(maxsize=4096)(self._match)
 
     def of(self, tool: str, description: str = "", says: Classified | None = None) -> Classified:

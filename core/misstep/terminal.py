@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 
 from rich.console import Console
 from rich.text import Text
@@ -22,6 +25,13 @@ _QUOTE = 160
 _EVEN = 0.5
 _MOST = 20
 """Findings and decisions shown of one trace; the JSON has all of them."""
+
+
+class Format(StrEnum):
+    """How results are written."""
+
+    TEXT = "text"
+    JSON = "json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +75,15 @@ class Page:
         for line in text.wrap(self._console, max(self._width - block.indent, 20)) or [Text()]:
             line.rstrip()
             self._console.print(Text(" " * block.indent) + line, soft_wrap=True)
+
+
+@contextmanager
+def piped() -> Iterator[None]:
+    """While something is written: whoever reads a pipe may stop reading."""
+    try:
+        yield
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 _STYLES = {

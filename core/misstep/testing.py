@@ -1,5 +1,6 @@
 """
-What misstep is tested with, for testing what is guarded by it: scripts for models, and anomalies caught in a list.
+What misstep is tested with, for testing what is guarded by it: scripts for models, anomalies caught in a list, and
+saved traces in which nothing may be found.
 
 A script is a list of replies, one for each model call in order; the last one stands for all calls after it. Each
 adapter's own `testing` module turns a script into a model of its framework. None of it needs a key or a network.
@@ -11,11 +12,15 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeAlias
 
+from misstep.analysis import NotRead, analyze
 from misstep.events import AnomalyFound
 from misstep.guard import Guard
-from misstep.taxonomy import AnomalyType
+from misstep.policy import Policy
+from misstep.taxonomy import AnomalyType, Severity
+from misstep.terminal import Page, account
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +83,28 @@ class Script:
 def capture_anomalies(guard: Guard) -> Iterator[list[AnomalyFound]]:
     """Every anomaly the guard finds while the context is open, in order."""
     found: list[AnomalyFound] = []
-    collecting = True
-
-    def collect(anomaly: AnomalyFound) -> None:
-        if collecting:
-            found.append(anomaly)
-
-    for type_ in AnomalyType:
-        guard.on(type_, collect)
+    subscribed = [guard.on(type_, found.append) for type_ in AnomalyType]
     try:
         yield found
     finally:
-        collecting = False
+        for unsubscribe in subscribed:
+            unsubscribe()
+
+
+def assert_clean(*paths: str | Path, fail_on: Severity | str = Severity.HIGH, policy: Policy | None = None) -> None:
+    """
+    Saved traces, files or folders of them, in which nothing at least as severe as `fail_on` is found.
+
+    `policy` is the default one where it is left out. Raises AssertionError with the account of every trace that is
+    not clean, or that could not be read, and ValueError for no path at all.
+    """
+    __tracebackhide__ = True
+    if not paths:
+        raise ValueError("no saved trace to look at")
+    least = Severity(fail_on)
+    page, bad = Page(), []
+    for found in analyze(map(str, paths), policy=policy):
+        if isinstance(found, NotRead) or (found.worst is not None and found.worst.rank >= least.rank):
+            bad.append(page.rendered(account(found)))
+    if bad:
+        raise AssertionError(f"{len(bad)} of the saved traces not clean:\n\n{''.join(bad)}")

@@ -24,6 +24,9 @@ FRAMEWORKS = {
     "misstep_crewai": {"crewai"},
 }
 
+OPTIONAL = {"misstep_pytest": {"pytest"}}
+"""Parts round the core, each with what it may import beside it."""
+
 ORDER = ["taxonomy", "decisions", "events", "run", "detectors", "policy", "guard", "enact"]
 """Imports flow from the right to the left."""
 
@@ -106,7 +109,7 @@ def test_importing_misstep_loads_no_framework() -> None:
     """`import misstep` brings no framework in, however many are installed."""
     script = "import sys, misstep; print(*{name.split('.')[0] for name in sys.modules})"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    frameworks = set().union(*FRAMEWORKS.values())
+    frameworks = set().union(*FRAMEWORKS.values(), *OPTIONAL.values())
     assert "misstep" in done.stdout.split()
     assert not frameworks & set(done.stdout.split())
 
@@ -143,9 +146,20 @@ def test_adapters_know_their_own_framework_only(adapter: Path) -> None:
     assert not strangers
 
 
+@pytest.mark.parametrize("name", OPTIONAL)
+def test_optional_parts_stand_on_the_core(name: str) -> None:
+    """A part round the core imports misstep and its own library, no adapter and no framework."""
+    allowed = sys.stdlib_module_names | DEPENDENCIES | {"misstep", name} | OPTIONAL[name]
+    files = list((ROOT / "packages" / name).rglob("*.py"))
+    assert files
+    assert not {
+        (str(file), target) for file in files for target in imports(file) if target.split(".")[0] not in allowed
+    }
+
+
 PACKAGES = sorted(
     file
-    for place in (CORE, *ADAPTERS)
+    for place in (CORE, *ADAPTERS, *(ROOT / "packages" / name for name in OPTIONAL))
     for file in place.rglob("__init__.py")
     if "__all__" in file.read_text(encoding="utf-8")
 )

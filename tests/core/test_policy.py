@@ -78,6 +78,12 @@ def test_the_least_policy() -> None:
     assert (policy.mode, policy.unsupported, policy.rules, policy.detectors()) == ("enforce", "error", {}, [])
 
 
+@pytest.mark.parametrize("word", ["off", "'off'", "shadow", "enforce"])
+def test_a_mode_is_written_as_a_word(word: str) -> None:
+    """`mode: off` is that mode, though YAML takes the bare word for false."""
+    assert parse_policy(f"version: 1\nmode: {word}\n").mode == word.strip("'")
+
+
 @pytest.mark.parametrize(
     ("written", "kind", "limit"),
     [
@@ -120,6 +126,8 @@ def test_what_a_rung_may_say(written: dict[str, Any], said: dict[str, Any]) -> N
         ("{refuse: {to: bob}}", "`to` goes with `reroute` or `fallback`, not `refuse`"),
         ("{fallback: {to: small}}", "`fallback` needs a limit"),
         ("{vote: 2, ask: 1}", "one decision to a rung"),
+        ("{refuse: {kind: halt}}", "the decision is `refuse`; leave `kind` out"),
+        ("{refuse: '2'}", "valid integer, found '2'"),
     ],
 )
 def test_what_a_rung_may_not_say(rung: str, problem: str) -> None:
@@ -198,6 +206,8 @@ WRONG: list[tuple[str, str, str]] = [
      r"line 4, .*with\.lmit`: unknown threshold; `repeated_call` has `limit`"),
     ("threshold of another type", RULE.format("with: {limit: '3'}"), r"line 4, .*limit`: must be int, found '3'"),
     ("threshold of yes", RULE.format("with: {limit: yes}"), r"line 4, .*limit`: must be int, found True"),
+    ("share in quotes", RULE.format("with: {similarity: '0.9'}"), r"line 4, .*similarity`: must be float, found '0.9'"),
+    ("rule half on", RULE.format("enabled: 'yes'"), r"line 4, .*enabled`: .*found 'yes'"),
     ("threshold below zero", RULE.format("with: {near_limit: -1}"), r"line 4, .*must be above 0, found -1"),
     ("threshold that cannot be", RULE.format("with: {limit: 1}"), r"line 4, .*`limit` must be 2 to 16, found 1"),
     ("threshold that is no number", RULE.format("with: {similarity: .nan}"), r"line 4, .*similarity.*nan"),

@@ -4,6 +4,8 @@ from misstep.policy.ladder import Ladder
 from misstep.policy.load import load_policy, parse_policy
 from misstep.policy.model import Mode, Policy, Rule, Rung, default_policy
 from misstep.policy.reach import EVERYTHING, Reach
+from misstep.policy.schema import schema
+from misstep.policy.starter import starter
 
 __all__ = [
     "EVERYTHING",
@@ -16,4 +18,6 @@ __all__ = [
     "default_policy",
     "load_policy",
     "parse_policy",
+    "schema",
+    "starter",
 ]

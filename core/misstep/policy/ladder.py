@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,19 +53,19 @@ class Ladder:
     """A policy at work: answers an anomaly with the first rung that is left and that a seat can enact."""
 
     def __init__(self, policy: Policy) -> None:
-        self._rungs = {type_: policy.ladder(type_) for type_ in policy.rules}
+        self._rungs = {type_: _named(policy.ladder(type_)) for type_ in policy.rules}
         self._order = {type_: place for place, type_ in enumerate(policy.rules)}
 
     def answer(self, anomaly: Anomaly, event: Event, run: Run, reach: Reach) -> Decision:
         """The decision on an event; `allow` where the ladder is empty, used up or out of every seat's reach."""
         uses = run.memory("ladder", Uses)
         batch = None if event.batch is None else f"{event.batch}|{event.attempt}"
-        for place, rung in enumerate(self._rungs.get(anomaly.type, ())):
+        for name, rung in self._rungs.get(anomaly.type, ()):
             if not reach.has(rung, event.agent) or not _fits(rung, anomaly, event):
                 continue
-            counters = {f"{event.instance}|{anomaly.type.value}|{place}": rung.limit}
+            counters = {f"{event.instance}|{anomaly.type.value}|{name}": rung.limit}
             if rung.per_run is not None:
-                counters[f"|{anomaly.type.value}|{place}|run"] = rung.per_run
+                counters[f"|{anomaly.type.value}|{name}|run"] = rung.per_run
             if all(uses.may(key, limit, batch) for key, limit in counters.items()):
                 for key in counters:
                     uses.add(key, batch)
@@ -75,6 +75,12 @@ class Ladder:
     def precedence(self, anomaly: Anomaly, decision: Decision) -> tuple[int, int, int]:
         """Sorts several answers on one event, strongest last: by decision, then severity, then policy order."""
         return decision.kind.strength, anomaly.weight.rank, -self._order.get(anomaly.type, len(self._order))
+
+
+def _named(ladder: Sequence[Rung]) -> list[tuple[str, Rung]]:
+    """Each rung with a name that it keeps in a policy where others come or go: the how-manieth of its kind it is."""
+    kinds = [rung.kind for rung in ladder]
+    return [(f"{rung.kind}.{kinds[:place].count(rung.kind)}", rung) for place, rung in enumerate(ladder)]
 
 
 def _fits(rung: Rung, anomaly: Anomaly, event: Event) -> bool:

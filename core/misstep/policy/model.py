@@ -41,10 +41,10 @@ class Rung(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Kind
-    limit: int | None = Field(default=None, ge=1)
-    per_run: int | None = Field(default=None, ge=1)
+    limit: int | None = Field(default=None, ge=1, strict=True)
+    per_run: int | None = Field(default=None, ge=1, strict=True)
     to: str | None = Field(default=None, min_length=1)
-    samples: int | None = Field(default=None, ge=2, le=20)
+    samples: int | None = Field(default=None, ge=2, le=20, strict=True)
     timeout: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     default: Default | None = None
 
@@ -55,6 +55,8 @@ class Rung(BaseModel):
             return {"kind": value}
         if isinstance(value, Mapping) and len(value) == 1 and "kind" not in value:
             kind, given = next(iter(value.items()))
+            if isinstance(given, Mapping) and "kind" in given:
+                raise ValueError(f"the decision is `{kind}`; leave `kind` out")
             return {"kind": kind, **given} if isinstance(given, Mapping) else {"kind": kind, "limit": given}
         if isinstance(value, Mapping) and len(value) > 1 and "kind" not in value:
             raise ValueError("one decision to a rung: write each as an item of its own")
@@ -92,7 +94,7 @@ class Rule(BaseModel):
     ladder: tuple[Rung, ...] | None = None
     on_guard_failure: Literal["open", "closed"] = "open"
     output: Literal["hold", "pass"] = "pass"
-    enabled: bool = True
+    enabled: bool = Field(default=True, strict=True)
     explore: float | None = Field(default=None, ge=0, le=1)
 
 
@@ -116,6 +118,11 @@ class Policy(BaseModel):
     side_effects: Mapping[str, SideEffect] = Field(default_factory=dict)
     explore: float = Field(default=0.0, ge=0, le=1)
     drop_harmful: bool = False
+
+    @field_validator("mode", mode="before")
+    @classmethod
+    def _off(cls, mode: object) -> object:
+        return "off" if mode is False else mode  # what YAML makes of the bare word
 
     @field_validator("rules")
     @classmethod
@@ -213,7 +220,7 @@ def _wrong_thresholds(detector: type[Detector], type_: AnomalyType, thresholds: 
             continue
         kind = type(fields[name].default)
         try:
-            TypeAdapter(kind, config=ConfigDict(strict=kind is not float)).validate_python(value)
+            TypeAdapter(kind, config=ConfigDict(strict=True)).validate_python(value)
         except ValueError:
             yield f"{place}||must be {kind.__name__}, found {given}"
             continue

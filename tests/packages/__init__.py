@@ -1,0 +1,1 @@
+"""Tests of the optional parts round the core."""
