@@ -40,6 +40,9 @@ NEVER = [
     ("detectors", "policy"),
     ("policy", "guard"),
     ("policy", "session"),
+    ("side_effects", "events"),
+    ("journal", "session"),
+    ("remedies", "report"),
 ]
 """The first of each pair does not import the second, not even by way of others."""
 

@@ -136,6 +136,18 @@ def test_a_rule_has_its_own_share() -> None:
     assert not session.enforces(EMPTY)
 
 
+def test_a_mode_switched_at_run_time_draws_too() -> None:
+    """A run that is open when the guard goes into shadow is drawn then; back in enforce, every rule acts."""
+    guard = guard_with(explore=0.5)
+    runs = {run: guard.open(run) for run in (f"run-{number}" for number in range(40))}
+    guard.mode = "shadow"
+    acting = {run for run, session in runs.items() if session.enforces(LOOP)}
+    assert 5 < len(acting) < 35
+    assert acting == {run for run in runs if enforced(guard_with(mode="shadow", explore=0.5), run)}
+    guard.mode = "enforce"
+    assert all(session.enforces(LOOP) for session in runs.values())
+
+
 def test_what_enforces_is_held_against_the_seats() -> None:
     """A policy that explores asks an adapter for what it would enforce; one that only watches asks for nothing."""
     with pytest.raises(AttachError):

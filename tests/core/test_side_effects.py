@@ -160,6 +160,15 @@ def test_a_run_knows_its_tools() -> None:
     assert kinds == {"lookup": PAY, "other": READ, "mystery": UPDATE, "zap": READ, "what": PAY}
 
 
+def test_a_reloaded_policy_classes_anew() -> None:
+    """What a reloaded policy says of tools holds at once, in open runs too."""
+    guard = Guard(policy(side_effects={"zap": READ}))
+    run = guard.open("r").run
+    assert run.side_effect("zap").side_effect is READ
+    guard.reload(policy(side_effects={"zap": PAY}))
+    assert run.side_effect("zap").side_effect is PAY
+
+
 # -- the same effect twice --------------------------------------------------------------------------------------------
 
 
