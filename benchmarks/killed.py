@@ -31,7 +31,7 @@ from misstep_langgraph.testing import ScriptedChatModel
 WANTED = {"A": 2, "B": 1, "C": 1}
 """How often each order is to be paid: A twice, which nobody may mistake for a repetition."""
 
-BOUNDARIES = ("model", "begin", "begun", "effect", "done", "put", "put_writes")
+BOUNDARIES = ("model", "proposed", "begin", "begun", "effect", "done", "put", "put_writes")
 """Where a process can be told to kill itself: before or after each thing it does that lasts."""
 
 
@@ -55,6 +55,7 @@ def work(folder: str, orders: Orders) -> None:
     for owner, name in ((saver, "put"), (saver, "put_writes")):
         setattr(owner, name, bomb.after(name, getattr(owner, name)))
     if journal is not None:
+        vars(journal)["propose"] = bomb.after("proposed", journal.propose)
         vars(journal)["begin"] = bomb.after("begun", bomb.before("begin", journal.begin))
         vars(journal)["settle"] = bomb.after("done", journal.settle)
 

@@ -116,10 +116,10 @@ class Journal:
     Calls with a lasting effect in an SQLite file (`Journal("misstep.db")`), for any number of threads and processes.
 
     A call is written down when a reply proposes it, before it is made, and after. Every write is on the disk before it
-    returns (WAL, `synchronous=FULL`). The file is readable by its owner alone;
-    conversations and arguments are in it as salted digests only, results with their secrets as pseudonyms and at most
-    100,000 characters long. What is older than `age` days is forgotten, also what is unknown. A process waits for
-    another at most `timeout` seconds. One application, one file: conversations are told apart by their id alone.
+    returns (WAL, `synchronous=FULL`). The file is readable by its owner alone; conversations and arguments are in it as
+    salted digests only, results with their secrets as pseudonyms and at most 100,000 characters long. What is older
+    than `age` days is forgotten, also what is unknown. A process waits for another at most `timeout` seconds. One
+    application, one file: conversations are told apart by their id alone.
 
     Raises `JournalError` where the file cannot be opened or is none of ours.
     """
