@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from misstep.anomalies import Anomaly
-from misstep.decisions import ALLOW, Decision, Kind
+from misstep.decisions import ALLOW, Ask, Decision, Kind
 from misstep.events import AnomalyFound, DecisionSettled, DecisionTaken, E, Event, Outcome
 from misstep.redact import printable
 from misstep.report import Ledger, RunReport, cost_of
@@ -44,9 +44,9 @@ class Session:
     What a guard holds of a run beside the run's own indexes.
 
     `seats` is what the attached adapter can enact (None: whoever calls `observe` enacts all of it); a `watching`
-    session records decisions as hypothetical. `agents` are those a reroute may name (None: not known). `halted` is the
-    reason once a halt was decided: it is sticky, so that a framework that swallows the signal meets it again at the
-    next seat. Whoever writes into the books holds `run.lock`.
+    session records decisions as hypothetical. `thread` is the conversation, if there is one; `agents` are those a
+    reroute may name (None: not known). `halted` is the reason once a halt was decided: it is sticky, so that a
+    framework that swallows the signal meets it again at the next seat. Whoever writes into the books holds `run.lock`.
     """
 
     def __init__(
@@ -56,6 +56,7 @@ class Session:
         *,
         watching: bool,
         framework: str,
+        thread: str | None = None,
         agents: Collection[str] | None = None,
     ) -> None:
         self.run = run
@@ -63,6 +64,7 @@ class Session:
         self.watching = watching
         self._only_watches = watching
         self.framework = framework
+        self.thread = thread
         self.halted: str | None = None
         self.halt = PASSED
         """The verdict that decided the halt."""
@@ -73,6 +75,8 @@ class Session:
         self._news: list[Event] = []
         self._open: OrderedDict[str, tuple[AnomalyType, DecisionTaken]] = OrderedDict()
         self._verdicts: OrderedDict[str, Verdict] = OrderedDict()
+        self.asked: dict[str, Ask] = {}
+        """The judged calls a person is to be asked about."""
         self._notices: OrderedDict[str, list[Verdict]] = OrderedDict()
         self._due: dict[Kind, Verdict] = {}
 
@@ -215,8 +219,12 @@ class Session:
         """Keep a call's verdict for the seats after this one."""
         self._verdicts[call] = verdict
         self._verdicts.move_to_end(call)
+        if isinstance(verdict.decision, Ask):
+            self.asked[call] = verdict.decision
+        elif self.asked:
+            self.asked.pop(call, None)
         if len(self._verdicts) > self.run.limits.calls:
-            self._verdicts.popitem(last=False)
+            self.forget(next(iter(self._verdicts)))
 
     def remembered(self, call: str | None) -> Verdict | None:
         """
@@ -233,8 +241,19 @@ class Session:
     def forget(self, call: str) -> None:
         """Drop a call's verdict: its reply was thrown away."""
         self._verdicts.pop(call, None)
+        self.asked.pop(call, None)
 
     # -- the whole ----------------------------------------------------------------------------------------------------
+
+    def go_on_from(self, earlier: Session) -> None:
+        """Take over what was decided in the interrupted run this one continues, and has not come to its end."""
+        self._verdicts, self.asked = earlier._verdicts, earlier.asked
+        self._notices, self._due, self._open = earlier._notices, earlier._due, earlier._open
+        for _, taken in self._open.values():
+            for found in earlier.ledger.anomalies:
+                if found.id in taken.anomalies:
+                    self.ledger.add(found)
+            self.ledger.add(taken)
 
     def inherit(self, earlier: RunReport | None) -> None:
         """Take over what the run this one continues had spent."""

@@ -46,15 +46,11 @@ async def adrive(guard: Guard, steps: Steps, handler: Callable[[Any], Awaitable[
 
 def asked(guard: Guard, effect: Consult) -> Answer:
     """What a person answers; where nobody can be asked, the default stands."""
-    if effect.pause is not None:
-        return effect.paused()
     return consult(guard.approver, effect.question) if guard.approver is not None else _nobody(effect.question)
 
 
 async def aasked(guard: Guard, effect: Consult) -> Answer:
     """`asked` for async code."""
-    if effect.pause is not None:
-        return effect.paused()
     return await aconsult(guard.approver, effect.question) if guard.approver is not None else _nobody(effect.question)
 
 
