@@ -3,9 +3,9 @@
 from misstep.frameworks import require
 
 VERSIONS = {
-    "langchain-core": ("1.7.2", "1.8"),
+    "langchain-core": ("1.7.2", "1.9"),
     "langgraph": ("1.2.22", "1.3"),
-    "langchain": ("1.4.7", "1.5"),
+    "langchain": ("1.4.7", "1.6"),
 }
 """Distribution → (oldest that works, first untried)."""
 

@@ -1,10 +1,11 @@
 """
 The gate: model and tool calls anywhere in a guarded run, without touching the user's graph, models or tools.
 
-Installed once, on the classes: `BaseChatModel._generate_with_cache` and `_agenerate_with_cache` (private; tried on
-langchain-core 1.7.2), and the public `BaseTool.run` and `arun`. It acts only where an enforcing misstep handler is
-among the callbacks of the call, so an app that is not guarded runs the original code. Because callbacks are
-inherited, it reaches models and tools in closures, sub-graphs and agents called as tools.
+Installed once, on the classes: `BaseChatModel._generate_with_cache` and `_agenerate_with_cache` (private, as is
+`BaseTool._filter_injected_args`; tried on langchain-core 1.7.2 and 1.8.3), and the public `BaseTool.run` and `arun`.
+It acts only where an enforcing misstep handler is among the callbacks of the call, so an app that is not guarded runs
+the original code. Because callbacks are inherited, it reaches models and tools in closures, sub-graphs and agents
+called as tools.
 """
 
 from __future__ import annotations
@@ -61,10 +62,8 @@ def _gated_generate(original: Callable[..., Any]) -> Any:
             return drive(
                 guard,
                 model_call(guard, lambda: _model_seat(watcher, self, messages, run_manager, kwargs)),
-                lambda request: generate(
-                    _asked(self, request), request[0], stop=stop, run_manager=request[1], **kwargs
-                ),
-                Rescue((messages, run_manager, False)),
+                lambda request: generate(request[0], request[1], stop=stop, run_manager=request[2], **kwargs),
+                Rescue((self, messages, run_manager)),
             )
 
     return generate
@@ -84,10 +83,8 @@ def _gated_agenerate(original: Callable[..., Any]) -> Any:
             return await adrive(
                 guard,
                 model_call(guard, lambda: _model_seat(watcher, self, messages, run_manager, kwargs)),
-                lambda request: agenerate(
-                    _asked(self, request), request[0], stop=stop, run_manager=request[1], **kwargs
-                ),
-                Rescue((messages, run_manager, False)),
+                lambda request: agenerate(request[0], request[1], stop=stop, run_manager=request[2], **kwargs),
+                Rescue((self, messages, run_manager)),
             )
 
     return agenerate
@@ -132,7 +129,7 @@ def _gated_arun(original: Callable[..., Any]) -> Any:
 class _ToolCall:
     """A call as `BaseTool.run` gets it, and the watcher that has a say in it, if any."""
 
-    __slots__ = ("_input", "_kwargs", "_place", "_tool", "key", "watcher")
+    __slots__ = ("_input", "_kwargs", "_metadata", "_place", "_tool", "key", "watcher")
 
     def __init__(self, tool: BaseTool, tool_input: Any, kwargs: dict[str, Any]) -> None:
         config = kwargs.get("config") or {}
@@ -142,7 +139,8 @@ class _ToolCall:
         watchers = _watchers(callbacks)
         if watchers:
             self._tool, self._input, self._kwargs = tool, tool_input, kwargs
-            self._place = place(config.get("metadata") or getattr(callbacks, "metadata", None))
+            self._metadata = config.get("metadata") or getattr(callbacks, "metadata", None)
+            self._place = place(self._metadata)
             if not kwargs.get("tool_call_id") and not kwargs.get("run_id"):
                 kwargs["run_id"] = uuid.uuid4()
             self.key = call_in_hand(self._place.scope, kwargs.get("tool_call_id"), kwargs.get("run_id"))
@@ -156,7 +154,7 @@ class _ToolCall:
         manager = self._kwargs["callbacks"]
         session = self.watcher.session_of(getattr(manager, "parent_run_id", None))
         call_id = self._kwargs.get("tool_call_id")
-        return LangChainToolSeat(
+        seat = LangChainToolSeat(
             session,
             self._place,
             self._tool.name,
@@ -165,8 +163,10 @@ class _ToolCall:
             self.key,
             self._input,
             halt=_halt,
+            metadata=self._tool.metadata,
             says=says_of(self._tool),
         )
+        return self.watcher.seated(seat, self._metadata)
 
     def refused(self, objection: str) -> Any:
         """The objection as the tool's answer."""
@@ -176,16 +176,7 @@ class _ToolCall:
         """What the model chose: injected state and runtime are not arguments."""
         if not isinstance(self._input, dict):
             return {"input": self._input}
-        try:
-            names = self._tool.args
-        except Exception:  # a schema that cannot be written as JSON
-            return {name: value for name, value in self._input.items() if isinstance(value, str | int | float | list)}
-        return {name: value for name, value in self._input.items() if name in names}
-
-
-def _asked(model: BaseChatModel, made: tuple[Any, Any, bool]) -> BaseChatModel:
-    """The model to call; asked again, it must not answer from a cache what was just thrown away."""
-    return model.model_copy(update={"cache": False}) if made[2] else model
+        return self._tool._filter_injected_args(self._input)
 
 
 def _halt(reason: str) -> Any:
@@ -207,6 +198,7 @@ def _model_seat(watcher: Watcher, model: BaseChatModel, messages: Any, manager: 
         messages,
         kwargs.get("tools") or (),
         manager,
+        model,
         streaming=streaming,
     )
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from misstep.guard import Guard
@@ -15,14 +13,19 @@ _calls: contextvars.ContextVar[frozenset[tuple[int, str]]] = contextvars.Context
 )
 
 
-@contextmanager
-def in_hand(guard: Guard, what: str) -> Iterator[None]:
+class in_hand:  # noqa: N801 - used like a function; a class costs a third of a generator
     """While a seat has a call in hand; `what` is a model call's or a tool call's key."""
-    token = _calls.set(_calls.get() | {(id(guard), what)})
-    try:
-        yield
-    finally:
-        _calls.reset(token)
+
+    __slots__ = ("_held", "_token")
+
+    def __init__(self, guard: Guard, what: str) -> None:
+        self._held = (id(guard), what)
+
+    def __enter__(self) -> None:
+        self._token = _calls.set(_calls.get() | {self._held})
+
+    def __exit__(self, *error: object) -> None:
+        _calls.reset(self._token)
 
 
 def has_in_hand(guard: Guard, what: str) -> bool:

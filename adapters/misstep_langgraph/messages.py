@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import weakref
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from langchain_core.messages import AIMessage, BaseMessage, SystemMessage, ToolMessage
 from langchain_core.tools import BaseTool, StructuredTool
@@ -32,6 +35,21 @@ def words(content: str | Sequence[Any]) -> str:
         for part in content
         if isinstance(part, str | dict)
     )
+
+
+M = TypeVar("M", bound=BaseMessage)
+
+
+def reworded(message: M, text: str) -> M:
+    """The message with other words; what of it is no text stays, and so do its id, its calls and its usage."""
+    content: Any = text
+    if not isinstance(message.content, str):
+        content = [{"type": "text", "text": text}, *(part for part in message.content if not _is_text(part))]
+    return message.model_copy(update={"content": content})
+
+
+def _is_text(part: Any) -> bool:
+    return isinstance(part, str) or part.get("type") == "text"
 
 
 def said(message: BaseMessage, scope: str) -> Said:
@@ -84,14 +102,28 @@ def finish_reason(message: AIMessage) -> str | None:
     return str(reason) if reason else None
 
 
+_KEPT: OrderedDict[int, tuple[weakref.ref[BaseTool], Tool]] = OrderedDict()
+"""What was last read of a tool: its schema is dear to write down, and every run asks for it anew."""
+
+
 def declared(tools: Sequence[Any]) -> tuple[Tool, ...]:
     """The tools a model was given: LangChain tools, or a provider's own JSON."""
-    return tuple(_declared(tool) for tool in tools)
+    return tuple(_kept(tool) if isinstance(tool, BaseTool) else _declared(tool) for tool in tools)
+
+
+def _kept(tool: BaseTool) -> Tool:
+    owner, known = _KEPT.get(id(tool), (None, None))
+    alive = owner is not None and owner() is tool
+    if known is not None and alive and (known.name, known.description) == (tool.name, tool.description):
+        return known
+    read = Tool(tool.name, tool.description, {"properties": dict(tool.args)})
+    _KEPT[id(tool)] = weakref.ref(tool), read
+    if len(_KEPT) > 1000:
+        _KEPT.popitem(last=False)
+    return read
 
 
 def _declared(tool: Any) -> Tool:
-    if isinstance(tool, BaseTool):
-        return Tool(tool.name, tool.description, {"properties": dict(tool.args)}, says_of(tool))
     if isinstance(tool, Mapping):
         spec = tool.get("function", tool)
         parameters = spec.get("parameters") or spec.get("input_schema") or {}
@@ -113,7 +145,7 @@ def result_text(output: Any) -> tuple[str, bool]:
         return words(output.content), output.status == "error"
     if isinstance(output, Command):
         update = output.update if isinstance(output.update, dict) else {}
-        told = [words(message.content) for message in update.get("messages", ()) if isinstance(message, ToolMessage)]
+        told = [words(message.content) for message in _told(update) if isinstance(message, ToolMessage)]
         return "\n".join(told), False
     return output if isinstance(output, str) else json.dumps(output, default=str, ensure_ascii=False), False
 
@@ -122,6 +154,25 @@ def is_text(content: Any) -> bool:
     """Whether a result says all it holds in words."""
     parts = content if isinstance(content, list) else ()
     return all(isinstance(part, str) or (isinstance(part, dict) and part.get("type") == "text") for part in parts)
+
+
+def with_result(output: Any, text: str) -> Any:
+    """A tool's output in other words; an artifact says it all over again, and is dropped."""
+    match output:
+        case ToolMessage():
+            return output.model_copy(update={"content": text, "artifact": None})
+        case Command(update=dict() as update):
+            said = [with_result(each, text) if isinstance(each, ToolMessage) else each for each in _told(update)]
+            return dataclasses.replace(output, update={**update, "messages": said} if "messages" in update else update)
+        case [*parts] if any(isinstance(part, ToolMessage | Command) for part in parts):
+            return [with_result(part, text) for part in parts]
+        case _:
+            return text
+
+
+def _told(update: Mapping[str, Any]) -> Sequence[Any]:
+    messages = update.get("messages", ())
+    return messages if isinstance(messages, Sequence) else (messages,)
 
 
 def is_system(message: BaseMessage) -> bool:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, cast
 
 from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse, ToolCallRequest
 from langchain_core.runnables import RunnableConfig
+from langgraph._internal._constants import CONFIG_KEY_RESUMING
 from langgraph.config import get_config
 from langgraph.runtime import get_runtime
 
@@ -18,10 +21,10 @@ from misstep.session import Session
 from misstep_langgraph.in_hand import call_in_hand, in_hand, model_in_hand
 from misstep_langgraph.messages import says_of
 from misstep_langgraph.model import MiddlewareModelSeat
-from misstep_langgraph.place import RUN, place
+from misstep_langgraph.place import RUN, Place, place
 from misstep_langgraph.seats import MIDDLEWARE
 from misstep_langgraph.streaming import streams
-from misstep_langgraph.tool import LangChainToolSeat, refusal
+from misstep_langgraph.tool import LangChainToolSeat, MiddlewareToolSeat, refusal
 from misstep_langgraph.watcher import Watcher
 
 
@@ -37,6 +40,7 @@ class MisstepMiddleware(AgentMiddleware):
         super().__init__()
         guard.attach(MIDDLEWARE)
         self.guard = guard
+        self._books = _books.setdefault(guard, _Books())
         self.last_run: str | None = None
         """The id of the run seen last."""
 
@@ -45,30 +49,34 @@ class MisstepMiddleware(AgentMiddleware):
 
     def wrap_model_call(self, request: ModelRequest, handler: Callable[[ModelRequest], Any]) -> Any:
         """One model call."""
-        with in_hand(self.guard, _model_key()):
-            return drive(self.guard, self._model_steps(request), handler, Rescue(request))
+        config, where = _here()
+        with in_hand(self.guard, model_in_hand(where.scope)):
+            return drive(self.guard, self._model_steps(request, config, where), handler, Rescue(request))
 
     async def awrap_model_call(self, request: ModelRequest, handler: Callable[[ModelRequest], Awaitable[Any]]) -> Any:
         """One model call."""
-        with in_hand(self.guard, _model_key()):
-            return await adrive(self.guard, self._model_steps(request), handler, Rescue(request))
+        config, where = _here()
+        with in_hand(self.guard, model_in_hand(where.scope)):
+            return await adrive(self.guard, self._model_steps(request, config, where), handler, Rescue(request))
 
     def wrap_tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Any]) -> Any:
         """One tool call."""
-        with in_hand(self.guard, _key(request)):
-            return drive(self.guard, self._tool_steps(request), handler, _rescue(request))
+        config, where = _here()
+        key = call_in_hand(where.scope, request.tool_call["id"], None)
+        with in_hand(self.guard, key):
+            return drive(self.guard, self._tool_steps(request, config, where, key), handler, _rescue(request))
 
     async def awrap_tool_call(
         self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[Any]]
     ) -> Any:
         """One tool call."""
-        with in_hand(self.guard, _key(request)):
-            return await adrive(self.guard, self._tool_steps(request), handler, _rescue(request))
+        config, where = _here()
+        key = call_in_hand(where.scope, request.tool_call["id"], None)
+        with in_hand(self.guard, key):
+            return await adrive(self.guard, self._tool_steps(request, config, where, key), handler, _rescue(request))
 
-    def _model_steps(self, request: ModelRequest) -> Steps:
+    def _model_steps(self, request: ModelRequest, config: RunnableConfig, where: Place) -> Steps:
         def take() -> MiddlewareModelSeat:
-            config = get_config()
-            where = place(config.get("metadata"))
             streaming = streams(config.get("callbacks"))
             session = self._session(config)
             return MiddlewareModelSeat(session, where, request, hold=self.guard.holds, streaming=streaming)
@@ -76,72 +84,104 @@ class MisstepMiddleware(AgentMiddleware):
         reply = yield from model_call(self.guard, take)
         last = reply.result[-1] if isinstance(reply, ModelResponse) and reply.result else reply
         if not getattr(last, "tool_calls", None):
-            self._end()
+            self._end(where)
         return reply
 
-    def _tool_steps(self, request: ToolCallRequest) -> Steps:
+    def _tool_steps(self, request: ToolCallRequest, config: RunnableConfig, where: Place, key: str) -> Steps:
         def take() -> LangChainToolSeat:
-            call, config = request.tool_call, get_config()
-            where = place(config.get("metadata"))
-            session = self._session(config)
-            return LangChainToolSeat(
-                session,
+            call = request.tool_call
+            said = request.tool.metadata if request.tool is not None else None
+            seat = MiddlewareToolSeat(
+                self._session(config),
                 where,
                 call["name"],
                 call["args"],
                 call["id"],
-                _key(request),
+                key,
                 request,
+                metadata=said,
                 says=says_of(request.tool),
             )
+            watcher = self._watcher(config)
+            return seat if watcher is None else watcher.seated(seat, config.get("metadata"))
 
         return tool_call(self.guard, take)
 
     def _session(self, config: RunnableConfig) -> Session:
         """The run's session: of the run seat or a handler of this guard, else one of our own for each top-level run."""
-        manager: Any = config.get("callbacks")
-        for handler in getattr(manager, "handlers", None) or ():
-            if isinstance(handler, Watcher) and handler.enforcing and handler.guard is self.guard:
-                return handler.session_of(manager.parent_run_id)
-        control, runs = get_runtime().control, _runs_of(self.guard)
-        known = runs.get(id(control))
-        run = known[1] if known is not None else (config.get("metadata") or {}).get(RUN)
-        thread = config.get("configurable", {}).get("thread_id")
-        session = self.guard.open(
-            run, seats=MIDDLEWARE, framework="langchain", thread=str(thread) if thread is not None else None
-        )
-        if known is None:
-            runs[id(control)] = (control, session.run.id)
-            if len(runs) > _MOST_RUNS:
-                runs.popitem(last=False)
+        watcher = self._watcher(config)
+        if watcher is not None:
+            return watcher.session_of(cast("Any", config.get("callbacks")).parent_run_id)
+        control = get_runtime().control
+        known = self._books.runs.get(id(control))
+        session = self.guard.session(known[1]) if known is not None else None
+        if session is None:
+            with _opening:  # a resumed run may begin with several calls at once
+                session = self._open(config, control)
         self.last_run = session.run.id
         return session
 
-    def _end(self) -> None:
+    def _open(self, config: RunnableConfig, control: object) -> Session:
+        """
+        Begin a run, or find it. Nobody says that a run was interrupted: that shows when its conversation goes on, as
+        the same run where it is resumed.
+        """
+        books = self._books
+        known = books.runs.get(id(control))
+        configurable = config.get("configurable", {})
+        thread = configurable.get("thread_id")
+        thread = str(thread) if thread is not None else None
+        if known is None and thread is not None and thread in books.threads:
+            self.guard.end(books.threads[thread], "interrupted")
+        session = self.guard.open(
+            known[1] if known is not None else (config.get("metadata") or {}).get(RUN),
+            seats=MIDDLEWARE,
+            framework="langchain",
+            thread=thread,
+            resumes=bool(configurable.get(CONFIG_KEY_RESUMING)),
+        )
+        books.add(control, thread, session.run.id)
+        return session
+
+    def _watcher(self, config: RunnableConfig) -> Watcher | None:
+        """The run seat's watcher, or a handler, of this guard."""
+        for handler in getattr(config.get("callbacks"), "handlers", None) or ():
+            if isinstance(handler, Watcher) and handler.enforcing and handler.guard is self.guard:
+                return handler
+        return None
+
+    def _end(self, where: Place) -> None:
         """A top-level agent's reply without calls is its last: the run this middleware opened is over."""
-        if not place(get_config().get("metadata")).scope:
-            known = _runs_of(self.guard).pop(id(get_runtime().control), None)
+        if not where.scope:
+            known = self._books.runs.pop(id(get_runtime().control), None)
             if known is not None:
                 self.guard.end(known[1])
 
 
-_MOST_RUNS = 10_000
+@dataclass(slots=True)
+class _Books:
+    """The runs opened for one guard: by the control object LangGraph makes for each, and the last of each thread."""
 
-_Runs = OrderedDict[int, tuple[object, str]]
-_runs: weakref.WeakKeyDictionary[Guard, _Runs] = weakref.WeakKeyDictionary()
-"""Per guard: the control object LangGraph makes for each top-level run, and the run we opened for it."""
+    runs: OrderedDict[int, tuple[object, str]] = field(default_factory=OrderedDict)
+    threads: OrderedDict[str, str] = field(default_factory=OrderedDict)
+
+    def add(self, control: object, thread: str | None, run: str) -> None:
+        """Keep one; beyond 10,000 the oldest go."""
+        self.runs[id(control)] = (control, run)
+        if thread is not None:
+            self.threads[thread] = run
+        for kept in (self.runs, self.threads):
+            if len(kept) > 10_000:
+                kept.popitem(last=False)
 
 
-def _runs_of(guard: Guard) -> _Runs:
-    return _runs.setdefault(guard, OrderedDict())
+_opening = threading.Lock()
+_books: weakref.WeakKeyDictionary[Guard, _Books] = weakref.WeakKeyDictionary()
 
 
-def _key(request: ToolCallRequest) -> str:
-    return call_in_hand(place(get_config().get("metadata")).scope, request.tool_call["id"], None)
-
-
-def _model_key() -> str:
-    return model_in_hand(place(get_config().get("metadata")).scope)
+def _here() -> tuple[RunnableConfig, Place]:
+    config = get_config()
+    return config, place(config.get("metadata"))
 
 
 def _rescue(request: ToolCallRequest) -> Rescue[Any]:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from langchain.agents.middleware import ModelRequest, ModelResponse
+from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 
 from misstep.conversation import Listener, digest, unheard
+from misstep.decisions import Reroute, RollBack
 from misstep.events import Event, ModelFailed, ModelRequested, ModelResponded
 from misstep.session import Session
 from misstep_langgraph.halted import Halted
-from misstep_langgraph.messages import declared, finish_reason, key_of, proposed, said, usage_of, words
-from misstep_langgraph.place import Place
+from misstep_langgraph.messages import declared, finish_reason, key_of, proposed, reworded, said, usage_of, words
+from misstep_langgraph.onward import origins_of
+from misstep_langgraph.place import Place, outermost_checkpoint
+from misstep_langgraph.signals import Diverted
 
 _batches = itertools.count()
 
@@ -42,6 +47,7 @@ class ModelCall:
         heard = [system, *messages] if system is not None else messages
         listener = Listener(place.agent, place.instance)
         events = unheard(run, listener, heard, key_of, lambda message: said(message, place.scope))
+        origins_of(self.session).add(self._batch, place.path, outermost_checkpoint(), run.limits.agents)
         ids = tuple(map(id, self._tools))
         told = run.memory(("tools", place.instance), Declared)
         tools = declared(self._tools) if told.ids != ids else None
@@ -84,11 +90,15 @@ class ModelCall:
             error_type=type(error).__name__,
         )
 
+    def leave(self, decision: Reroute | RollBack) -> Any:
+        """The run seat sees to it."""
+        raise Diverted(decision)
+
 
 class GateModelSeat(ModelCall):
     """
-    A model call anywhere in a guarded run: the handler takes messages with the run manager to call the model under,
-    and gives a `ChatResult`.
+    A model call anywhere in a guarded run: the handler takes the model, the messages and the run manager to call it
+    under, and gives a `ChatResult`.
     """
 
     def __init__(
@@ -99,25 +109,35 @@ class GateModelSeat(ModelCall):
         messages: Sequence[BaseMessage],
         tools: Sequence[Any],
         manager: Any = None,
+        asked: BaseChatModel | None = None,
         *,
         streaming: bool = False,
     ) -> None:
         super().__init__(session, place, model, tools, streaming=streaming)
-        self._messages, self._manager = messages, manager
+        self._messages, self._manager, self._asked = messages, manager, asked
         self._again = False
 
     def opening(self) -> list[Event]:
         """What is new in the message list."""
         return self._opening(self._messages)
 
-    def request(self, feedback: Sequence[str], model: Any = None) -> tuple[list[BaseMessage], Any, bool]:
-        """The messages, with the feedback as the user's last words; the run manager; whether it was asked before."""
-        again, self._again = self._again, True
-        return [*self._messages, *map(HumanMessage, feedback)], self._manager, again
+    def request(self, feedback: Sequence[str], model: Any = None) -> tuple[Any, list[BaseMessage], Any]:
+        """The model, the messages with the feedback as the user's last words, and the run manager."""
+        asked: Any = model or self._asked
+        if self._again:  # what was thrown away must not come back from a cache
+            asked = asked.model_copy(update={"cache": False})
+        self._again = True
+        return asked, [*self._messages, *map(HumanMessage, feedback)], self._manager
 
     def reply(self, raw: ChatResult, attempt: int) -> ModelResponded:
         """The first generation."""
         return self._reply(raw.generations[0].message, attempt)
+
+    def rewrite(self, raw: ChatResult, content: str) -> ChatResult:
+        """The first generation in other words."""
+        first = raw.generations[0]
+        changed = ChatGeneration(message=reworded(first.message, content), generation_info=first.generation_info)
+        return ChatResult(generations=[changed, *raw.generations[1:]], llm_output=raw.llm_output)
 
     def stop(self, reason: str) -> ChatResult:
         """End the graph."""
@@ -141,20 +161,31 @@ class MiddlewareModelSeat(ModelCall):
         changes: dict[str, Any] = {}
         if feedback:
             changes["messages"] = [*self._request.messages, *map(HumanMessage, feedback)]
-        model: dict[str, Any] = {}
+        asked = model or self._request.model
+        fields: dict[str, Any] = {}
         if self._hold:
-            model["tags"] = [*(self._request.model.tags or []), "nostream"]
+            fields["tags"] = [*(asked.tags or []), "nostream"]
         if self._again:  # what was thrown away must not come back from a cache
-            model["cache"] = False
+            fields["cache"] = False
         self._again = True
-        if model:
-            changes["model"] = self._request.model.model_copy(update=model)
+        if fields:
+            asked = asked.model_copy(update=fields)
+        if asked is not self._request.model:
+            changes["model"] = asked
         return self._request.override(**changes) if changes else self._request
 
     def reply(self, raw: Any, attempt: int) -> ModelResponded:
         """The model's own message; a structured answer's synthetic tool message is not it."""
         messages = raw.result if isinstance(raw, ModelResponse) else [raw]
         return self._reply(next(message for message in messages if isinstance(message, AIMessage)), attempt)
+
+    def rewrite(self, raw: Any, content: str) -> Any:
+        """The model's own message in other words."""
+        if not isinstance(raw, ModelResponse):
+            return reworded(raw, content)
+        own = next(message for message in raw.result if isinstance(message, AIMessage))
+        result = [reworded(message, content) if message is own else message for message in raw.result]
+        return dataclasses.replace(raw, result=result)
 
     def stop(self, reason: str) -> ModelResponse:
         """A last message without calls: the agent ends, and keeps what it did."""
@@ -163,7 +194,8 @@ class MiddlewareModelSeat(ModelCall):
 
 def model_name(model: Any) -> str:
     """A model's name for people."""
-    return str(getattr(model, "model_name", None) or getattr(model, "model", None) or type(model).__name__)
+    fields = vars(model)  # what a model of pydantic's does not have is dear to ask for
+    return str(fields.get("model_name") or fields.get("model") or type(model).__name__)
 
 
 def as_result(message: BaseMessage) -> ChatResult:

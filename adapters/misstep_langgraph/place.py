@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from langchain_core.runnables.config import var_child_runnable_config
+from langgraph._internal._constants import CONFIG_KEY_CHECKPOINT_MAP
+
 RUN = "misstep_run"
 """The metadata key under which the run seat, or a user, names the run."""
 
@@ -15,17 +18,26 @@ class Place:
     """
     `agent` is a name for people; `instance` the path that tells two copies apart; `scope` the graph the call is in.
 
-    The scope is the checkpoint namespace without the node itself: `outer:uuid|model:uuid` → `outer:uuid`.
+    The scope is the checkpoint namespace, `path`, without the node itself: `outer:uuid|model:uuid` → `outer:uuid`.
     """
 
     agent: str
     instance: str
     scope: str
+    path: str = ""
 
 
 def place(metadata: Mapping[str, Any] | None) -> Place:
     """The place of a call."""
     metadata = metadata or {}
-    scope = str(metadata.get("langgraph_checkpoint_ns") or "").rpartition("|")[0]
+    path = str(metadata.get("langgraph_checkpoint_ns") or "")
+    scope = path.rpartition("|")[0]
     agent = str(metadata.get("lc_agent_name") or metadata.get("langgraph_node") or "agent")
-    return Place(agent, f"{scope}/{agent}" if scope else agent, scope)
+    return Place(agent, f"{scope}/{agent}" if scope else agent, scope, path)
+
+
+def outermost_checkpoint() -> str | None:
+    """The checkpoint of the outermost graph that the task at work goes out from; None without a checkpointer."""
+    config = var_child_runnable_config.get() or {}
+    checkpoints = config.get("configurable", {}).get(CONFIG_KEY_CHECKPOINT_MAP) or {}
+    return checkpoints.get("")

@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Literal, cast
 from uuid import UUID
 
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import ensure_config, merge_configs
-from langgraph._internal._constants import CONFIG_KEY_TASK_ID
-from langgraph.graph import StateGraph
+from langgraph._internal._constants import CONFIG_KEY_TASK_ID, PUSH
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.graph import START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
+from langgraph.prebuilt import ToolNode
 from langgraph.types import Command
 
+from misstep.decisions import Kind
 from misstep.events import Status
 from misstep.guard import Guard
+from misstep.seats import Seats
 from misstep.session import Session
 from misstep_langgraph import gate
 from misstep_langgraph.halted import Halted
+from misstep_langgraph.onward import Step, Steps, Way, addressed, aperform, perform, rerouted, rolled_back, without_us
 from misstep_langgraph.place import RUN
-from misstep_langgraph.seats import GUARDED
+from misstep_langgraph.questions import ours, questions_of, recall, split
+from misstep_langgraph.seats import GUARDED, IN_MEMORY
+from misstep_langgraph.signals import Diverted
+from misstep_langgraph.tool import LangChainToolSeat
 from misstep_langgraph.watcher import Watcher
 
 OnHalt = Literal["return", "raise"]
@@ -41,6 +49,8 @@ def guarded(
     It is the user's own type, and `with_config` and `copy` keep it guarded. Model and tool calls are intercepted
     wherever the run's callbacks reach: in nodes, sub-graphs, closures and agents called as tools. A halt ends the run
     softly and returns what was done; with `on_halt="raise"`, and always inside another graph, `Halted` is raised.
+    With a checkpointer of its own the graph can also give the turn to another of its nodes, go back to a checkpoint,
+    and, where the guard has no approver, be interrupted with a question that `Command(resume=...)` answers.
     `graph.last_run` is the id of the run begun last. Raises `AttachError`.
     """
     if isinstance(graph, StateGraph):
@@ -49,7 +59,7 @@ def guarded(
         raise TypeError(f"compile arguments {sorted(compile_arguments)} go with a builder, not with a compiled graph")
     if getattr(graph, "misstep_guard", None) is guard:
         return graph
-    guard.attach(GUARDED)
+    guard.attach(_seats(graph), _agents(graph))
     gate.install()
     copy: Any = graph.copy({})
     copy.__class__ = _guarded_class(cast("Any", type(graph)))
@@ -81,13 +91,27 @@ def _guarded_class(cls: Any) -> Any:
         last_run: str | None
 
         def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:  # noqa: A002 - LangGraph's name
-            with RunSeat(self, input, config) as ours:
-                yield from super().stream(input, ours, **kwargs)
+            with RunSeat(self, input, config) as seat:
+                steps = seat.start()
+                while True:
+                    way = perform(self, steps)
+                    try:
+                        yield from super().stream(*way, **kwargs)
+                        return
+                    except Diverted as signal:
+                        steps = seat.onward(signal)
 
         async def astream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> AsyncIterator[Any]:  # noqa: A002 - LangGraph's name
-            with RunSeat(self, input, config) as ours:
-                async for chunk in super().astream(input, ours, **kwargs):
-                    yield chunk
+            with RunSeat(self, input, config) as seat:
+                steps = seat.start()
+                while True:
+                    way = await aperform(self, steps)
+                    try:
+                        async for chunk in super().astream(*way, **kwargs):
+                            yield chunk
+                        return
+                    except Diverted as signal:
+                        steps = seat.onward(signal)
 
         def copy(self, update: dict[str, Any] | None = None) -> Any:
             """A copy under the same guard (`with_config` makes one)."""
@@ -111,9 +135,20 @@ class RunWatcher(Watcher):
         """The run's session."""
         return self.session
 
+    def seated(self, seat: LangChainToolSeat, metadata: Mapping[str, Any] | None) -> LangChainToolSeat:
+        """Where nobody else was named who is asked, a question interrupts the graph."""
+        seats = self.session.seats
+        if self.guard.approver is None and seats is not None and seats.pauses:
+            path = (metadata or {}).get("langgraph_path") or ("",)
+            seat.may_pause(alone=path[0] == PUSH)
+        return seat
+
 
 class RunSeat:
-    """One run of a guarded graph, as a context: opens it, ends it, and catches a halt where it may end softly."""
+    """
+    One run of a guarded graph, as a context: opens it, ends it, catches a halt where it may end softly, and sees to it
+    that the run goes on where a seat left for another agent or an earlier state.
+    """
 
     def __init__(self, graph: Any, input: Any, config: RunnableConfig | None) -> None:  # noqa: A002 - LangGraph's name
         self._graph, self._input, self._config = graph, input, config
@@ -121,33 +156,65 @@ class RunSeat:
         self._watcher: RunWatcher | None = None
         self._nested = False
 
-    def __enter__(self) -> RunnableConfig | None:
+    def __enter__(self) -> RunSeat:
         try:
-            return self._enter()
+            self._enter()
         except Exception as error:
-            if self._guard.strict:
-                raise
-            self._guard.failed("the run seat", error)
-            return self._config
+            self._failed(error)
+        return self
 
-    def _enter(self) -> RunnableConfig | None:
-        ambient = ensure_config(self._config)
+    def _enter(self) -> None:
+        ambient = ensure_config(merge_configs(self._graph.config, self._config))
         configurable = ambient.get("configurable", {})
         self._nested = CONFIG_KEY_TASK_ID in configurable
         handlers = getattr(ambient.get("callbacks"), "handlers", ambient.get("callbacks")) or ()
         if any(isinstance(each, Watcher) and each.enforcing and each.guard is self._guard for each in handlers):
-            return self._config
+            return
         thread = configurable.get("thread_id")
         session = self._guard.open(
             (ambient.get("metadata") or {}).get(RUN),
-            seats=GUARDED,
+            seats=IN_MEMORY if self._nested else _seats(self._graph),
             framework="langgraph",
             thread=str(thread) if thread is not None else None,
-            resumes=self._input is None or isinstance(self._input, Command),
+            resumes=self._resumes,
+            agents=_agents(self._graph),
         )
         self._watcher = RunWatcher(self._guard, session)
         self._graph.last_run = session.run.id
-        return merge_configs(self._config, {"callbacks": [self._watcher], "metadata": {RUN: session.run.id}})
+        self._config = merge_configs(self._config, {"callbacks": [self._watcher], "metadata": {RUN: session.run.id}})
+
+    def start(self) -> Steps:
+        """What the graph begins with; the answers a resume brings to questions of ours are taken out of it."""
+        given = Way(self._input, self._config)
+        if self._watcher is None or not self._resumes or not self._can_pause:
+            return given
+        session = self._watcher.session
+        try:
+            pending = (yield Step("get_state", (self._config,))).interrupts
+            answers, left = split(self._input or Command(), pending)
+            for asked in ours(pending):
+                recall(session, asked.value)
+            questions_of(session).take(answers)
+        except Exception as error:
+            self._failed(error)
+            return given
+        return Way(left if answers else self._input, self._config)
+
+    def onward(self, signal: Diverted) -> Steps:
+        """Where the run goes on; what comes up through a graph inside the guarded one is raised on."""
+        if self._watcher is None:
+            raise signal
+        session, decision = self._watcher.session, signal.decision
+        with session.run.lock:
+            verdict = session.due(decision.kind)
+        if verdict is None:  # of several in one step the last was kept
+            return Way(None, addressed(self._config))
+        carried_out = rerouted if decision.kind is Kind.REROUTE else rolled_back
+        try:
+            return (yield from carried_out(self._guard, session, self._config, verdict, self._graph))
+        except Exception as error:
+            self._failed(error)
+            return without_us(self._guard, session, self._config, verdict)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -160,9 +227,33 @@ class RunSeat:
                 self._guard.failed("the run seat", failure)
         return halted and not self._nested and self._graph.misstep_on_halt == "return"
 
+    @property
+    def _resumes(self) -> bool:
+        return self._input is None or isinstance(self._input, Command)
+
+    @property
+    def _can_pause(self) -> bool:
+        assert self._watcher is not None
+        seats = self._watcher.session.seats
+        return seats is not None and seats.pauses
+
+    def _failed(self, error: Exception) -> None:
+        if self._guard.strict:
+            raise error
+        self._guard.failed("the run seat", error)
+
     def _status(self, error: BaseException | None) -> Status:
         if error is None:
             return "interrupted" if self._watcher is not None and self._watcher.interrupted else "completed"
         if isinstance(error, Halted):
             return "halted"
         return "interrupted" if isinstance(error, GeneratorExit | asyncio.CancelledError) else "failed"
+
+
+def _seats(graph: Any) -> Seats:
+    return GUARDED if isinstance(graph.checkpointer, BaseCheckpointSaver) else IN_MEMORY
+
+
+def _agents(graph: Any) -> tuple[str, ...]:
+    """The nodes the turn can be given to: all but those that execute calls."""
+    return tuple(name for name, node in graph.nodes.items() if name != START and not isinstance(node.bound, ToolNode))

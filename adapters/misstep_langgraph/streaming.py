@@ -1,4 +1,4 @@
-"""Who listens to tokens (private API of langchain-core, tried on 1.7.2)."""
+"""Who listens to tokens (private API of langchain-core, tried on 1.7.2 and 1.8.3)."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import Any
 from uuid import UUID
@@ -57,6 +57,10 @@ class Watcher(GraphCallbackHandler):
     def session_of(self, run_id: UUID | None) -> Session:
         """The session of the run a callback belongs to, by the id of it or of a parent of it."""
         raise NotImplementedError
+
+    def seated(self, seat: LangChainToolSeat, metadata: Mapping[str, Any] | None) -> LangChainToolSeat:
+        """A tool seat under this watcher; `metadata` is that of its task."""
+        return seat
 
     def claim(self, run_id: UUID) -> None:
         """The gate has this call: nothing is to be said of it here."""

@@ -116,9 +116,13 @@ class CallIndex:
         return call
 
     def settled(self, event: Settled) -> Call | None:
-        """Record what became of a call; a result told twice counts once."""
+        """
+        Record what became of a call; a result told twice counts once.
+
+        A call that was given up may be made after all, by a node that runs again.
+        """
         call = self._by_call.get(event.call or "")
-        if call is None or call.state != "open":
+        if call is None or call.state in ("returned", "failed"):
             return None
         match event:
             case ToolReturned():
@@ -138,15 +142,21 @@ class CallIndex:
         agent.learned(agent.round)
         agent.batch = None
 
+    def restored(self) -> None:
+        """The run went back to an earlier state: what was called before may be called again, by whomever."""
+        for instance in list(self._agents):
+            self.told(instance)
+
     def get(self, call: str | None) -> Call | None:
         """The record of a call id, the newest where an id was used again."""
         return self._by_call.get(call or "")
 
     def proposed(self, tool: str, arguments: Mapping[str, Any]) -> Call | None:
-        """The newest of the last 64 calls that is open and asks for just this: a call without an id is that one."""
+        """The newest of the last 64 calls of replies that is open and asks for just this: one without an id is that."""
         asked = _digest(f"{tool} {canonical(arguments)}")
         latest = itertools.islice(reversed(self._by_call.values()), 64)
-        return next((call for call in latest if call.state == "open" and call.signature == asked), None)
+        open_ = (call for call in latest if call.state == "open" and call.batch is not None)
+        return next((call for call in open_ if call.signature == asked), None)
 
     def same(self, event: ToolRequested) -> list[Call]:
         """Earlier finished calls of the instance with this signature, newest first, at most 15."""

@@ -244,15 +244,17 @@ class Guard:
         """
         Begin a run, or find it open.
 
-        `thread` names the conversation; with `resumes`, the run continues the thread's last one and inherits what
-        that had spent.
+        `thread` names the conversation; with `resumes`, the run continues the thread's last one: all that one knew,
+        where it was interrupted in this process, else what it had spent.
         """
         id_ = run or uuid.uuid4().hex[:16]
         with self._sessions.lock:
             known = self._sessions.get(id_)
             if known is not None:
                 return known
-            run_ = Run(id_, self.limits, self._classes)
+            paused = self._sessions.paused(thread)
+            before = paused if resumes else None
+            run_ = Run(id_, self.limits, self._classes) if before is None else before.run.continued(id_)
             session = Session(run_, seats, watching=watching, framework=framework, thread=thread, agents=agents)
             session.heed(self.mode, self.policy.explored(session.drawn))
             self._sessions.add(session)
@@ -266,8 +268,12 @@ class Guard:
                 run=id_, task=task, framework=framework, framework_version=version, mode=self.mode, thread=thread
             )
         )
+        if before is not None:
+            session.go_on_from(before)
+        elif resumes:
+            run_.begin_unheard()
+            session.inherit(self._sessions.finished(earlier or ""))
         if resumes and earlier is not None:
-            session.inherit(self._sessions.finished(earlier))
             self.observe(RunResumed(run=id_, continues=earlier))
         return session
 
@@ -285,7 +291,10 @@ class Guard:
         if session.halted is not None and status == "completed":
             status = "halted"
         with session.run.lock:
-            session.settle_open()
+            if status == "interrupted":
+                self._sessions.pause(session)
+            else:
+                session.settle_open()
             news = session.news()
         self._publisher.publish(news)
         if status in ("completed", "halted"):

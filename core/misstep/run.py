@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import threading
 import time
@@ -12,6 +13,7 @@ from typing import Any, Generic, TypeVar, cast
 
 from misstep.calls import CallIndex
 from misstep.events import (
+    CheckpointRestored,
     E,
     Event,
     Evidence,
@@ -22,6 +24,7 @@ from misstep.events import (
     ModelResponded,
     RetrievalReturned,
     RunEnded,
+    RunResumed,
     RunStarted,
     Tool,
     ToolCancelled,
@@ -133,11 +136,22 @@ class Run:
         self.steps = 0
         """The number of messages so far."""
         self._first = time.monotonic()
+        self._unheard = False
         self._count = 0
         self._memories: dict[object, Any] = {}
         self._cursors: OrderedDict[str, Cursor[Any]] = OrderedDict()
         self._speakers: OrderedDict[str, str] = OrderedDict()
         self._step_of_batch: OrderedDict[str, int] = OrderedDict()
+
+    def continued(self, id: str) -> Run:  # noqa: A002 - as above
+        """The run that goes on where this one was interrupted: of another id, with all that this one knows."""
+        run = copy.copy(self)
+        run.id, run.ended, run.touched = id, None, time.monotonic()
+        return run
+
+    def begin_unheard(self) -> None:
+        """What the run continues was not heard here: until a conversation is read, nobody knows what was never said."""
+        self._unheard, self.provenance.complete = True, False
 
     # -- what happened ------------------------------------------------------------------------------------------------
 
@@ -196,6 +210,8 @@ class Run:
         Where the conversation only grew, `key` is called on the new messages and one old one; where its earlier part
         was changed (None becomes a number), on all.
         """
+        if self._unheard:
+            self._unheard, self.provenance.complete = False, True
         cursor = self._cursors.setdefault(instance, Cursor())
         self._cursors.move_to_end(instance)
         if len(self._cursors) > self.limits.agents:
@@ -288,7 +304,7 @@ class Run:
             self.provenance.add(text, event.seq, source)
 
     def _on_started(self, event: RunStarted) -> None:
-        self.task = event.task
+        self.task = event.task or self.task
         self._learn(event, event.task or "", Source.USER)
 
     def _on_model_requested(self, event: ModelRequested) -> None:
@@ -361,6 +377,9 @@ class Run:
     def _on_memory(self, event: MemoryRead) -> None:
         self._learn(event, event.content, Source.TOOL)
 
+    def _on_restored(self, event: CheckpointRestored | RunResumed) -> None:
+        self.calls.restored()
+
     def _on_ended(self, event: RunEnded) -> None:
         self.ended = event
 
@@ -375,6 +394,8 @@ def _is_message(event: Event) -> bool:
 _INDEX: dict[type[Event], Callable[[Run, Any], None]] = {
     RunStarted: Run._on_started,
     RunEnded: Run._on_ended,
+    RunResumed: Run._on_restored,
+    CheckpointRestored: Run._on_restored,
     ModelRequested: Run._on_model_requested,
     ModelResponded: Run._on_model_responded,
     ModelFailed: Run._on_model_failed,

@@ -26,7 +26,7 @@ class Seats:
     What one adapter can enact: seat → decision → the condition under which it can, empty where there is none.
 
     A seat that is missing is not there at all; a seat with no decisions only watches. `pauses` where the framework
-    can wait for a person by itself; elsewhere the guard's approver is asked.
+    can wait by itself for a person to say whether a call may be made; elsewhere the guard's approver is asked.
     """
 
     adapter: str

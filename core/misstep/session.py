@@ -12,7 +12,7 @@ from typing import Any
 
 from misstep.anomalies import Anomaly
 from misstep.calls import written
-from misstep.decisions import ALLOW, Decision, Kind
+from misstep.decisions import ALLOW, Ask, Decision, Kind
 from misstep.events import AnomalyFound, DecisionSettled, DecisionTaken, E, Event, Outcome, ToolRequested
 from misstep.journal import Entry, Name, Proposal
 from misstep.redact import printable
@@ -89,6 +89,7 @@ class Session:
         self.watching = watching
         self._only_watches = watching
         self.framework = framework
+        self.thread = thread
         self.scope = f"run:{run.id}" if thread is None else f"thread:{thread}"
         """What the journal knows this run's calls by."""
         self.effects = Effects()
@@ -104,6 +105,8 @@ class Session:
         self._news: list[Event] = []
         self._open: OrderedDict[str, tuple[AnomalyType, DecisionTaken]] = OrderedDict()
         self._verdicts: OrderedDict[str, Verdict] = OrderedDict()
+        self.asked: dict[str, Ask] = {}
+        """The judged calls a person is to be asked about."""
         self._notices: OrderedDict[str, list[Verdict]] = OrderedDict()
         self._due: dict[Kind, Verdict] = {}
 
@@ -257,8 +260,12 @@ class Session:
         """Keep a call's verdict for the seats after this one."""
         self._verdicts[call] = verdict
         self._verdicts.move_to_end(call)
+        if isinstance(verdict.decision, Ask):
+            self.asked[call] = verdict.decision
+        elif self.asked:
+            self.asked.pop(call, None)
         if len(self._verdicts) > self.run.limits.calls:
-            self._verdicts.popitem(last=False)
+            self.forget(next(iter(self._verdicts)))
 
     def remembered(self, call: str | None) -> Verdict | None:
         """
@@ -275,6 +282,7 @@ class Session:
     def forget(self, call: str) -> None:
         """Drop a call's verdict: its reply was thrown away."""
         self._verdicts.pop(call, None)
+        self.asked.pop(call, None)
 
     # -- the journal --------------------------------------------------------------------------------------------------
 
@@ -304,6 +312,16 @@ class Session:
         self.taken_back.update(self.run.calls.since(step))
 
     # -- the whole ----------------------------------------------------------------------------------------------------
+
+    def go_on_from(self, earlier: Session) -> None:
+        """Take over what was decided in the interrupted run this one continues, and has not come to its end."""
+        self._verdicts, self.asked = earlier._verdicts, earlier.asked
+        self._notices, self._due, self._open = earlier._notices, earlier._due, earlier._open
+        for _, taken in self._open.values():
+            for found in earlier.ledger.anomalies:
+                if found.id in taken.anomalies:
+                    self.ledger.add(found)
+            self.ledger.add(taken)
 
     def inherit(self, earlier: RunReport | None) -> None:
         """Take over what the run this one continues had spent."""

@@ -9,6 +9,9 @@ from collections import OrderedDict
 from misstep.report import RunReport
 from misstep.session import Session
 
+_PAUSED = 100
+"""So many interrupted runs are kept as they were, for their conversation to go on; of the others only the report."""
+
 
 class Sessions:
     """
@@ -25,6 +28,7 @@ class Sessions:
         self._finished: OrderedDict[str, RunReport] = OrderedDict()
         self._unreported: OrderedDict[str, None] = OrderedDict()
         self._threads: OrderedDict[str, str] = OrderedDict()
+        self._paused: OrderedDict[str, Session] = OrderedDict()
 
     def get(self, run: str) -> Session | None:
         """An open run's session."""
@@ -55,6 +59,18 @@ class Sessions:
         if len(self._threads) > self.most:
             self._threads.popitem(last=False)
         return earlier
+
+    def pause(self, session: Session) -> None:
+        """A conversation was interrupted: its run may go on."""
+        if session.thread is not None:
+            self._paused[session.thread] = session
+            self._paused.move_to_end(session.thread)
+            if len(self._paused) > _PAUSED:
+                self._paused.popitem(last=False)
+
+    def paused(self, thread: str | None) -> Session | None:
+        """The interrupted run of a conversation; from now on it is nobody's."""
+        return self._paused.pop(thread or "", None)
 
     def finish(self, run: str, report: RunReport) -> None:
         """A run is over."""

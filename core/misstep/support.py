@@ -78,7 +78,7 @@ def reach(
     kinds = {kind for place, able in _SEATS.get(event, _ELSEWHERE).items() for kind in able & seats.kinds(place)}
     if proposed:
         kinds |= _PROPOSAL & seats.kinds(Seat.MODEL)
-    if not (means.person or seats.pauses):
+    if not (means.person or (seats.pauses and event is ToolRequested)):  # what was done would be done again
         kinds.discard(Kind.ASK)
     return Reach(frozenset(kinds), means.models, agents)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -23,7 +24,7 @@ from langgraph.types import Command, Send, interrupt
 
 from misstep import Anomaly, AnomalyType, AttachError, Guard, Policy, Rule, Run, Rung
 from misstep.decisions import Kind
-from misstep.events import Event, ModelResponded
+from misstep.events import Event, ModelResponded, ToolRequested
 from misstep.policy import parse_policy
 from misstep.session import Verdict
 from misstep.testing import Ask, Say, Script
@@ -151,6 +152,17 @@ class NoSecret:
         return Anomaly(type=self.type, message="a secret") if "SECRET" in event.content else None
 
 
+@dataclass(frozen=True)
+class EveryCall:
+    """A rule against every call."""
+
+    type: ClassVar[AnomalyType] = AnomalyType.REPEATED_CALL
+
+    def __call__(self, event: ToolRequested, run: Run) -> Anomaly | None:
+        """Judge one call."""
+        return Anomaly(type=self.type, message="a call")
+
+
 @pytest.mark.parametrize("output", ["hold", "pass"])
 @pytest.mark.parametrize("attach", ["guarded", "middleware"])
 def test_a_held_reply_streams_no_rejected_token(attach: str, output: str) -> None:
@@ -272,6 +284,28 @@ def test_the_applications_own_calls_of_tools_are_left_alone() -> None:
     assert [message.content for message in result["messages"][1:]] == ["6.6"] * 4
     (run,) = guard.report().runs
     assert (run.anomalies, run.status) == ((), "completed")
+
+
+def test_own_calls_at_the_same_time_are_not_taken_for_each_others_proposals() -> None:
+    """A call of the application's own that is not finished yet is not what a model proposed."""
+    meeting = threading.Barrier(4, timeout=20)
+
+    @tool
+    def rates(base: str) -> str:
+        """Exchange rates."""
+        meeting.wait()
+        return "1.1"
+
+    graph = StateGraph(MessagesState)
+    graph.add_node("start", lambda state: {})
+    graph.add_node("work", lambda state: {"messages": [("ai", rates.invoke({"base": "EUR"}))]})
+    graph.add_edge(START, "start")
+    graph.add_conditional_edges("start", lambda state: [Send("work", state) for _ in range(4)], ["work"])
+    guard = Guard(rule(AnomalyType.REPEATED_CALL, "halt"), detectors=[EveryCall()], strict=True)
+    result = guarded(graph.compile(), guard).invoke(TASK)
+    assert [message.content for message in result["messages"][1:]] == ["1.1"] * 4
+    (run,) = guard.report().runs
+    assert run.anomalies == ()
 
 
 @pytest.mark.parametrize("ids", [True, False])
@@ -480,7 +514,9 @@ def test_the_hosts_own_exceptions_pass_through() -> None:
 def test_a_policy_that_asks_for_too_much_is_refused_at_attach_time() -> None:
     """The error names the seat, the decision and what there is instead."""
     policy = parse_policy("{version: 1, rules: {repeated_call: {ladder: [{reroute: 1}, halt]}}}")
-    with pytest.raises(AttachError, match=r"`reroute`.*`misstep_langgraph\.guarded`.*it can: `halt`, `refuse`"):
+    with pytest.raises(
+        AttachError, match=r"`reroute`.*`misstep_langgraph\.guarded`.*it can: `ask`, `fallback`, `halt`, `refuse`"
+    ):
         guarded(builder(loop(), [acting([])]).compile(), Guard(policy))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from misstep.calls import Call
-from misstep.events import Event, ToolCancelled, ToolRequested
+from misstep.events import CheckpointRestored, Event, RunResumed, ToolCancelled, ToolRequested
 from misstep.run import Run
 from tests.core.scenes import RUN, exchange, failed, requested, returned, user
 
@@ -180,6 +180,25 @@ def test_a_result_told_twice_counts_once() -> None:
     run.append(failed("c1", "something else"))
     assert (first(run).state, first(run).result) == ("returned", digest)
     assert not run.progressed(requested("c2"), first(run))
+
+
+def test_a_call_that_was_given_up_may_be_made_after_all() -> None:
+    """A node that runs again makes a call that was cancelled when it was interrupted: then it has its result."""
+    run = after(requested("c1"), ToolCancelled(run=RUN, call="c1", tool="search"), returned("c1", "news"))
+    assert first(run).state == "returned"
+    assert same(run, requested("c2")) == ["c1"]
+
+
+@pytest.mark.parametrize(
+    "event", [CheckpointRestored(run=RUN, checkpoint="k"), RunResumed(run=RUN, continues="earlier")]
+)
+def test_going_back_and_going_on_are_news(event: Event) -> None:
+    """What was called before a roll-back or an interrupt may be called again: that is no loop."""
+    run = after(*exchange("c1"), *exchange("c2"))
+    asked = run.append(requested("c3"))
+    assert not run.progressed(asked, first(run, "c2"))
+    run.append(event)
+    assert run.progressed(run.append(requested("c4")), first(run, "c2"))
 
 
 def test_an_open_call_asked_again_is_the_same_call() -> None:

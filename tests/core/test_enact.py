@@ -14,6 +14,7 @@ from misstep.approval import Answer, Question
 from misstep.decisions import Kind, RollBack
 from misstep.enact import MOST_ATTEMPTS, Rescue, adrive, model_call, tool_call
 from misstep.enact.model import elected
+from misstep.errors import Signal as MisstepSignal
 from misstep.events import (
     DecisionSettled,
     Event,
@@ -471,7 +472,7 @@ def test_a_person_is_asked_once(driver: Driver) -> None:
 def test_a_framework_that_pauses(driver: Driver) -> None:
     """Where the framework waits by itself, what it raises passes through, and its answer counts at the second try."""
 
-    class Paused(Exception):
+    class Paused(MisstepSignal):
         pass
 
     guard, questions = asking(Answer("reject"))

@@ -907,6 +907,42 @@ def test_a_run_that_resumes() -> None:
     assert costs == {"second": 10, "third": 0, "fourth": 0}
 
 
+def test_an_interrupted_run_that_resumes_knows_what_it_knew() -> None:
+    """The resumed run goes on with the words, calls, verdicts and ladders of the one that was interrupted."""
+    guard, _ = set_up({LOOP: [{"refuse": 1}, "halt"]}, forbidden())
+    guard.open("first", thread="talk")
+    guard.observe(user("send K7310", run="first"))
+    guard.observe(replied("", proposed("c1", "forbidden"), run="first"))
+    guard.end("first", "interrupted")
+    session = guard.open("second", thread="talk", resumes=True)
+    assert session.run.provenance.trace("K7310").origin == "grounded"
+    assert session.remembered("c1") is not None
+    assert guard.observe(replied("", proposed("c2", "forbidden"), run="second", call="m2")).kind is Kind.HALT
+    report = guard.report("second").runs[0]
+    assert (report.cost.model_calls, [each.kind for each in report.decisions]) == (2, [Kind.REFUSE, Kind.HALT])
+
+
+def test_only_an_interrupted_run_is_kept_and_only_for_its_conversation() -> None:
+    """Of a run that ended otherwise, or whose conversation goes on otherwise, nothing is kept but its report."""
+    guard, _ = set_up({})
+    for status, resumes in (("completed", True), ("halted", True), ("interrupted", False)):
+        guard.open(f"{status} 1", thread=status)
+        guard.observe(user("send K7310", run=f"{status} 1"))
+        guard.end(f"{status} 1", status)  # type: ignore[arg-type]
+        again = guard.open(f"{status} 2", thread=status, resumes=resumes)
+        assert len(again.run.provenance) == 0
+    assert guard._sessions.paused("interrupted") is None
+
+
+def test_a_run_that_continues_what_was_not_heard_accuses_nobody_of_it() -> None:
+    """Until its conversation is read, nothing counts as never said; from then on it does."""
+    guard = Guard(strict=True)
+    run = guard.open("later", thread="talk", resumes=True).run
+    assert run.provenance.trace("K7310").origin == "forgotten"
+    run.unread("a", ["message"], str)
+    assert run.provenance.trace("K7310").origin == "nowhere"
+
+
 @pytest.mark.parametrize("when", ["during", "after"])
 def test_how_a_run_turned_out(when: str) -> None:
     """Whether a run succeeded may be said while it is open or when it is over, and is reported and recorded."""

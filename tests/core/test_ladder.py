@@ -54,6 +54,14 @@ def calls(count: int, **fields: Any) -> list[ToolRequested]:
 # -- climbing ---------------------------------------------------------------------------------------------------------
 
 
+def test_going_elsewhere_is_counted_by_the_agents_name() -> None:
+    """An agent that is given the turn again is another instance, and yet its reroutes and roll-backs come to an end."""
+    ladder = [{"roll_back": 1}, {"reroute": {"to": "bob", "limit": 1}}, {"refuse": 1}]
+    asked = calls(1, agent="ann", instance="1/ann") + calls(1, agent="ann", instance="2/ann")
+    asked += calls(1, agent="ann", instance="3/ann") + calls(1, agent="ann", instance="4/ann")
+    assert kinds(guard({LOOP: ladder}), *asked) == ["roll_back", "reroute", "refuse", "refuse"]
+
+
 def test_rungs_are_taken_in_order_and_no_more_often_than_they_may() -> None:
     """Each rung is taken as often as its limit says, then the next one; a rung without a limit for good."""
     ladder = [{"retry": 1}, {"reprompt": 2}, {"refuse": 1}, "halt"]

@@ -46,6 +46,7 @@ def test_somebody_must_be_there_to_be_asked() -> None:
     assert Kind.ASK not in reach(ToolRequested, EVERYTHING, Means()).kinds
     assert Kind.ASK in reach(ToolRequested, EVERYTHING, Means(person=True)).kinds
     assert Kind.ASK in reach(ToolRequested, pausing, Means()).kinds
+    assert Kind.ASK not in reach(ToolReturned, pausing, Means()).kinds, "what was done would be done again"
 
 
 @pytest.mark.parametrize(

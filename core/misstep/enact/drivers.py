@@ -62,8 +62,6 @@ def asked(guard: Guard, effect: Consult | Store) -> Any:
     """What a person answers, the default where nobody can be asked; or what a store says."""
     if isinstance(effect, Store):
         return effect.work()
-    if effect.pause is not None:
-        return effect.paused()
     return consult(guard.approver, effect.question) if guard.approver is not None else _nobody(effect.question)
 
 
@@ -71,8 +69,6 @@ async def aasked(guard: Guard, effect: Consult | Store) -> Any:
     """`asked` for async code."""
     if isinstance(effect, Store):
         return await asyncio.to_thread(effect.work)
-    if effect.pause is not None:
-        return effect.paused()
     return await aconsult(guard.approver, effect.question) if guard.approver is not None else _nobody(effect.question)
 
 

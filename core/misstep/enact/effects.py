@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias
 
 from misstep import feedback
-from misstep.approval import Answer, Question, answer_to
+from misstep.approval import Answer, Question
 from misstep.enact.seats import Request
 
 
@@ -21,18 +21,9 @@ class Call(Generic[Request]):
 
 @dataclass(frozen=True, slots=True)
 class Consult:
-    """
-    Ask a person: by `pause`, the framework's own way, which may raise and be called again when the run is resumed,
-    else by the guard's approver.
-    """
+    """Ask a person, by the guard's approver."""
 
     question: Question
-    pause: Callable[[Mapping[str, Any]], Any] | None = None
-
-    def paused(self) -> Answer:
-        """The answer, where the framework does the waiting."""
-        assert self.pause is not None
-        return answer_to(self.question, self.pause(self.question.payload()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 from misstep import feedback
 from misstep.anomalies import Anomaly
-from misstep.approval import Answer, Question
+from misstep.approval import Answer, Question, answer_to
 from misstep.decisions import Refuse
 from misstep.enact.effects import Consult, Steps, Store, rejection
 from misstep.enact.seats import ToolSeat
@@ -145,7 +145,9 @@ class Journaled:
             tool=requested.tool,
             arguments=dict(requested.arguments),
         )
-        answer: Answer = yield Consult(question, seat.pause)
+        answer: Answer = (
+            (yield Consult(question)) if seat.pause is None else answer_to(question, seat.pause(question.payload()))
+        )
         guard.settle(seat.session, verdict, took_effect=True, detail=answer.verdict)
         if answer.verdict == "reject":
             return self._rejected(what, answer)

@@ -54,7 +54,11 @@ class ToolSeat(Protocol[Request, Raw]):
 
     session: Session
     pause: Callable[[Mapping[str, Any]], Any] | None
-    """The framework's own way to wait for a person, given a question as data; None where there is none."""
+    """
+    The framework's own way to wait for a person, given a question as data; None where the guard's approver is asked.
+
+    It returns the answer, or raises the framework's signal, a `Signal` too, and is called again on resuming.
+    """
 
     def requested(self) -> ToolRequested:
         """The call."""

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, assert_never
 
-from misstep.approval import Answer, Question
+from misstep.approval import Answer, Question, answer_to
 from misstep.decisions import (
     ALLOW,
     Allow,
@@ -26,7 +26,7 @@ from misstep.enact.effects import Call, Consult, Steps, rejection
 from misstep.enact.ending import leave, past, stopped
 from misstep.enact.journaled import Journaled
 from misstep.enact.seats import ToolSeat
-from misstep.errors import ToolTimeout
+from misstep.errors import Signal, ToolTimeout
 from misstep.events import ToolCancelled, ToolFailed, ToolRequested, ToolReturned, text_of
 from misstep.guard import Guard
 from misstep.session import Verdict
@@ -158,7 +158,7 @@ class _ToolCall:
                 guard.settle(session, verdict, took_effect=True)
                 return seat.object(objection)
             case Ask() as asked:
-                answer = yield Consult(self._question(asked, content=text_of(outcome)), seat.pause)
+                answer = yield Consult(self._question(asked, content=text_of(outcome)))
                 guard.settle(session, verdict, took_effect=True, detail=answer.verdict)
                 if answer.verdict == "edit":
                     return seat.rewrite(raw, answer.edited)
@@ -185,14 +185,23 @@ class _ToolCall:
     def _approved(self, asked: Ask, verdict: Verdict) -> Steps:
         """None where the call may be made, with its own or edited arguments; else the objection."""
         question = self._question(asked, call=self._requested)
-        answer = yield Consult(question, self._seat.pause)
+        pause = self._seat.pause
+        answer = (yield Consult(question)) if pause is None else self._paused(pause, question, verdict)
         self._guard.settle(self._session, verdict, took_effect=True, detail=answer.verdict)
         if answer.verdict == "edit":
             self._arguments = answer.edited
         objection = rejection(_NOT_EXECUTED, answer) if answer.verdict == "reject" else None
-        if self._seat.pause is None:  # a framework that pauses plays its answers again by itself
+        if pause is None:  # a framework that pauses plays its answers again by itself
             self._remember(answer, objection)
         return objection
+
+    def _paused(self, pause: Callable[[Mapping[str, Any]], Any], question: Question, verdict: Verdict) -> Answer:
+        """What is answered where the framework does the waiting."""
+        try:
+            return answer_to(question, pause(question.payload()))
+        except Signal:
+            self._guard.settle(self._session, verdict, took_effect=True, detail="waiting for an answer")
+            raise
 
     def _remember(self, answer: Answer, objection: str | None) -> None:
         """A node that runs again meets what was answered, and asks nobody twice."""

@@ -29,6 +29,9 @@ from misstep.policy.model import Policy, Rung
 from misstep.policy.reach import Reach
 from misstep.run import Run
 
+_ELSEWHERE = frozenset({Kind.REROUTE, Kind.ROLL_BACK})
+"""Who meets these may come back as another instance; so they are counted by the agent's name."""
+
 
 @dataclass(slots=True)
 class Uses:
@@ -63,7 +66,8 @@ class Ladder:
         for name, rung in self._rungs.get(anomaly.type, ()):
             if not reach.has(rung, event.agent) or not _fits(rung, anomaly, event):
                 continue
-            counters = {f"{event.instance}|{anomaly.type.value}|{name}": rung.limit}
+            who = event.agent if rung.kind in _ELSEWHERE else event.instance
+            counters = {f"{who}|{anomaly.type.value}|{name}": rung.limit}
             if rung.per_run is not None:
                 counters[f"|{anomaly.type.value}|{name}|run"] = rung.per_run
             if all(uses.may(key, limit, batch) for key, limit in counters.items()):
