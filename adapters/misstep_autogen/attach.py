@@ -15,7 +15,7 @@ from misstep_autogen.agent import AgentPatch
 from misstep_autogen.live import OnHalt, Root
 from misstep_autogen.patch import Patch, patch_of
 from misstep_autogen.place import joined
-from misstep_autogen.seats import GUARDED
+from misstep_autogen.seats import means
 from misstep_autogen.team import TeamPatch
 from misstep_autogen.workbench import HandoffPatch, WorkbenchPatch
 
@@ -42,7 +42,7 @@ def guarded(team_or_agent: T, guard: Guard, *, on_halt: OnHalt = "return") -> T:
     known = patch_of(team_or_agent)
     if known is not None and known.root is not None and known.root.guard is guard:
         return team_or_agent
-    guard.attach(GUARDED)
+    guard.attach(*means(team_or_agent))
     unguard(team_or_agent)
     root = Root(team_or_agent, guard, on_halt)
     path = "" if isinstance(team_or_agent, Team) else team_or_agent.name

@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
+from autogen_agentchat.base import Handoff
+from autogen_core.tools import TextResultContent, ToolResult
+
+from misstep.decisions import Reroute, RollBack
+from misstep.errors import ToolTimeout
 from misstep.events import ToolCancelled, ToolFailed, ToolRequested, ToolReturned
 from misstep.session import Session
+from misstep_autogen import private
 from misstep_autogen.place import Place
 
+_ELSEWHERE = (
+    "[misstep] This call was not executed: another agent is given the turn. "
+    "Say in a sentence what is left to do, and call nothing more."
+)
 
-class AutoGenToolSeat:
-    """A tool call; `answer` makes an objection the tool's answer, `read` tells what an answer says and if it failed."""
 
-    def __init__(
-        self,
-        place: Place,
-        tool: str,
-        arguments: Any,
-        call: str,
-        answer: Callable[[str], Any],
-        read: Callable[[Any], tuple[str, bool]],
-    ) -> None:
+class AutoGenToolSeat(ABC):
+    """A tool call. Nothing is raised here: what ends the run or the turn is met at the next model call or turn."""
+
+    pause = None
+
+    def __init__(self, place: Place, tool: str, arguments: Any, call: str) -> None:
         self.session: Session = place.live.session
         self._place, self._tool, self._arguments, self._call = place, tool, arguments, call
-        self._answer, self._read = answer, read
 
     def requested(self) -> ToolRequested:
         """The call."""
@@ -34,25 +39,51 @@ class AutoGenToolSeat:
         return ToolRequested(**self._of(), arguments=named, raw=raw)
 
     def request(self, arguments: Mapping[str, Any] | None = None) -> Any:
-        """What the workbench would have been given."""
-        return self._arguments
+        """What the tool is given."""
+        return self._arguments if arguments is None else arguments
 
     def result(self, raw: Any) -> ToolReturned | ToolFailed:
         """What the tool answered, or the error it reported."""
         text, failed = self._read(raw)
         return ToolFailed(**self._of(), error=text) if failed else ToolReturned(**self._of(), output=text)
 
-    def failure(self, error: BaseException) -> ToolCancelled:
-        """The call was cancelled: whatever else a tool raises is its answer."""
+    def failure(self, error: BaseException) -> ToolFailed | ToolCancelled:
+        """The call was cancelled, or took too long: whatever else a tool raises is its answer."""
+        if isinstance(error, ToolTimeout):
+            return ToolFailed(**self._of(), error=str(error), error_type=type(error).__name__)
         return ToolCancelled(**self._of(), reason=type(error).__name__)
 
+    @abstractmethod
     def object(self, objection: str) -> Any:
         """The objection as the tool's answer."""
-        return self._answer(objection)
+
+    @abstractmethod
+    def rewrite(self, raw: Any, content: str) -> Any:
+        """The answer in other words."""
+
+    def redirect(self, agent: str) -> bool:
+        """A tool hands nothing off."""
+        return False
+
+    def redirected(self, raw: Any) -> Any:
+        """The answer of a hand-off that goes to another agent."""
+        return raw
+
+    def leave(self, decision: Reroute | RollBack) -> Any:
+        """The turn ends by itself, before another agent is given it; a run that is taken back ends where it goes on."""
+        return self.object(self._place.live.go_back() if isinstance(decision, RollBack) else _ELSEWHERE)
 
     def stop(self, reason: str) -> Any:
         """The run ends at its next model call or turn: here the call is only refused."""
-        return self._answer(reason)
+        return self.object(reason)
+
+    def cancelled(self, reason: str) -> ToolCancelled:
+        """The call is not made."""
+        return ToolCancelled(**self._of(), reason=reason)
+
+    @abstractmethod
+    def _read(self, raw: Any) -> tuple[str, bool]:
+        """What an answer says, and whether it is an error."""
 
     def _of(self) -> dict[str, Any]:
         place = self._place
@@ -63,3 +94,61 @@ class AutoGenToolSeat:
             "instance": place.instance,
             "tool": self._tool,
         }
+
+
+class WorkbenchSeat(AutoGenToolSeat):
+    """A call of a workbench."""
+
+    def object(self, objection: str) -> ToolResult:
+        """The objection as an error of the tool."""
+        return failed(self._tool, objection)
+
+    def rewrite(self, raw: ToolResult, content: str) -> ToolResult:
+        """The result in other words."""
+        return raw.model_copy(update={"result": [TextResultContent(content=content)]})
+
+    def _read(self, raw: ToolResult) -> tuple[str, bool]:
+        return raw.to_text(replace_image="[image]"), raw.is_error
+
+
+class HandoffSeat(AutoGenToolSeat):
+    """
+    A call of a hand-off tool, which answers with a text.
+
+    AutoGen hands off whatever the tool answers: where it was refused or redirected, the turn's response is changed.
+    """
+
+    def object(self, objection: str) -> str:
+        """The objection as the tool's answer, and no hand-off."""
+        return not_made(self._place, objection)
+
+    def rewrite(self, raw: str, content: str) -> str:
+        """What the next agent is told in other words."""
+        return content
+
+    def redirect(self, agent: str) -> bool:
+        """Whether the turn's hand-off goes to that agent of the team from here on."""
+        target, turn = private.target_of(self._place.owner, self._tool), self._place.turn
+        return target is not None and turn is not None and turn.redirect(target, agent)
+
+    def redirected(self, raw: str) -> str:
+        """The words of the hand-off, which by default name whom it goes to."""
+        target, turn = private.target_of(self._place.owner, self._tool), self._place.turn
+        if target is None or turn is None or str(raw) != Handoff(target=target).message:
+            return raw
+        return Handoff(target=turn.redirected[target]).message
+
+    def _read(self, raw: Any) -> tuple[str, bool]:
+        return str(raw), False
+
+
+def failed(tool: str, text: str) -> ToolResult:
+    """A tool's error, as its agent reads it."""
+    return ToolResult(name=tool, result=[TextResultContent(content=text)], is_error=True)
+
+
+def not_made(place: Place, objection: str) -> str:
+    """The answer of a hand-off that is not made."""
+    if place.turn is not None:
+        place.turn.objections.add(objection)
+    return objection

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from autogen_core.tools import TextResultContent, ToolResult
+from autogen_core.tools import ToolResult
 
 from misstep.enact import Rescue, Steps, adrive, tool_call
 from misstep_autogen.messages import call_key
 from misstep_autogen.patch import Patch
 from misstep_autogen.place import Place, Stream, at, here, streamed
-from misstep_autogen.stream import driven
-from misstep_autogen.tool import AutoGenToolSeat
+from misstep_autogen.stream import asked, driven
+from misstep_autogen.tool import AutoGenToolSeat, HandoffSeat, WorkbenchSeat, failed, not_made
 
 _unnamed = itertools.count()
 
@@ -28,18 +29,6 @@ class ToolPatch(Patch):
         if place is None or (place.live.over and place.live.halted is None):
             return None
         return None if key is not None and place.in_hand == call_key(place.scope, key) else place
-
-    def steps(
-        self,
-        place: Place,
-        tool: str,
-        arguments: Any,
-        key: str,
-        answer: Callable[[str], Any],
-        read: Callable[[Any], tuple[str, bool]],
-    ) -> Steps:
-        """The core's loop for the call."""
-        return tool_call(place.live.guard, lambda: AutoGenToolSeat(place, tool, arguments, key, answer, read))
 
 
 class WorkbenchPatch(ToolPatch):
@@ -64,12 +53,13 @@ class WorkbenchPatch(ToolPatch):
                 except Exception as error:
                     return failed(name, str(error))
 
-        answer = _answering(name)
-        steps = self.steps(place, name, arguments, key, answer, _read)
+        refuse = partial(failed, name)
+        steps = _steps(place, lambda: WorkbenchSeat(place, name, arguments, key))
+        ask = partial(asked, cancellation_token)
         try:
-            return await adrive(place.live.guard, steps, execute, Rescue(arguments, answer))
+            return await adrive(place.live.guard, steps, execute, Rescue(arguments, refuse), ask)
         except (Exception, asyncio.CancelledError) as error:
-            return answer(_swallowed(place, error))
+            return refuse(_swallowed(place, error))
 
     async def call_tool_stream(
         self, name: str, arguments: Any = None, cancellation_token: Any = None, call_id: str | None = None, **more: Any
@@ -90,23 +80,20 @@ class WorkbenchPatch(ToolPatch):
             except Exception as error:
                 yield failed(name, str(error))
 
-        answer = _answering(name)
-        steps = self.steps(place, name, arguments, key, answer, _read)
+        refuse = partial(failed, name)
+        steps = _steps(place, lambda: WorkbenchSeat(place, name, arguments, key))
+        rescue = Rescue(arguments, refuse)
         try:
-            async for item in driven(place.live.guard, steps, execute, Rescue(arguments, answer), ToolResult):
+            async for item in driven(place.live.guard, steps, execute, rescue, ToolResult, cancellation_token):
                 yield item
             return
         except (Exception, asyncio.CancelledError) as error:
-            instead = answer(_swallowed(place, error))
+            instead = refuse(_swallowed(place, error))
         yield instead
 
 
 class HandoffPatch(ToolPatch):
-    """
-    A hand-off tool of an agent.
-
-    AutoGen hands off whatever the tool answers; where it was refused, the turn's response is changed.
-    """
+    """A hand-off tool of an agent."""
 
     methods = ("run_json",)
 
@@ -124,29 +111,23 @@ class HandoffPatch(ToolPatch):
                 except Exception as error:
                     return f"Error: {error}"
 
-        def answer(objection: str) -> str:
-            if place.turn is not None:
-                place.turn.objections.add(objection)
-            return objection
-
-        steps = self.steps(place, self.target.name, args, key, answer, lambda raw: (str(raw), False))
+        refuse = partial(not_made, place)
+        steps = _steps(place, lambda: HandoffSeat(place, self.target.name, args, key))
+        ask = partial(asked, cancellation_token)
         try:
-            return await adrive(place.live.guard, steps, execute, Rescue(args, answer))
+            return await adrive(place.live.guard, steps, execute, Rescue(args, refuse), ask)
         except (Exception, asyncio.CancelledError) as error:
-            return answer(_swallowed(place, error))
+            return refuse(_swallowed(place, error))
 
 
-def failed(name: str, text: str) -> ToolResult:
-    """A tool's error, as its agent reads it."""
-    return ToolResult(name=name, result=[TextResultContent(content=text)], is_error=True)
-
-
-def _answering(name: str) -> Callable[[str], ToolResult]:
-    return lambda objection: failed(name, objection)
-
-
-def _read(raw: ToolResult) -> tuple[str, bool]:
-    return raw.to_text(replace_image="[image]"), raw.is_error
+def _steps(place: Place, take: Callable[[], AutoGenToolSeat]) -> Steps:
+    """The core's loop for the call; in a run that is being taken back, nothing more is called."""
+    guard = place.live.guard
+    if not place.live.goes_back:
+        return (yield from tool_call(guard, take))
+    seat, reason = take(), str(place.live.stopping)
+    guard.observe(seat.cancelled(reason))
+    return seat.stop(reason)
 
 
 def _key(place: Place, call_id: str | None) -> str:

@@ -138,6 +138,11 @@ class CallIndex:
         agent.learned(agent.round)
         agent.batch = None
 
+    def restored(self) -> None:
+        """The run went back to an earlier state: what was called before may be called again, by whomever."""
+        for instance in list(self._agents):
+            self.told(instance)
+
     def get(self, call: str | None) -> Call | None:
         """The record of a call id, the newest where an id was used again."""
         return self._by_call.get(call or "")

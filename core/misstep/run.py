@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from misstep.calls import CallIndex
 from misstep.events import (
+    CheckpointRestored,
     E,
     Event,
     Evidence,
@@ -196,6 +197,12 @@ class Run:
         """The instance whose model said a message in this run, by the message's id."""
         return self._speakers.get(message)
 
+    def spoke(self, instance: str, message: str) -> None:
+        """A message is what the instance's model said; one that was passed on in other words may have an id of its own."""
+        self._speakers[message] = instance
+        if len(self._speakers) > self.limits.calls:
+            self._speakers.popitem(last=False)
+
     # -- inside -------------------------------------------------------------------------------------------------------
 
     def instance(self, path: str, agent: str = "") -> Instance:
@@ -284,9 +291,7 @@ class Run:
             if len(self._step_of_batch) > self.limits.agents:
                 self._step_of_batch.popitem(last=False)
         if event.message:
-            self._speakers[event.message] = event.instance
-            if len(self._speakers) > self.limits.calls:
-                self._speakers.popitem(last=False)
+            self.spoke(event.instance, event.message)
         self._learn(event, event.content, Source.MODEL)
 
     def _on_model_failed(self, event: ModelFailed) -> None:
@@ -333,6 +338,9 @@ class Run:
     def _on_memory(self, event: MemoryRead) -> None:
         self._learn(event, event.content, Source.TOOL)
 
+    def _on_restored(self, event: CheckpointRestored) -> None:
+        self.calls.restored()
+
     def _on_ended(self, event: RunEnded) -> None:
         self.ended = event
 
@@ -347,6 +355,7 @@ def _is_message(event: Event) -> bool:
 _INDEX: dict[type[Event], Callable[[Run, Any], None]] = {
     RunStarted: Run._on_started,
     RunEnded: Run._on_ended,
+    CheckpointRestored: Run._on_restored,
     ModelRequested: Run._on_model_requested,
     ModelResponded: Run._on_model_responded,
     ModelFailed: Run._on_model_failed,
