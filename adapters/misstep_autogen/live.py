@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import uuid
 from collections.abc import Iterator, Sequence
@@ -10,9 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from autogen_agentchat.base import Response
 from autogen_agentchat.messages import ModelClientStreamingChunkEvent, StopMessage
+from autogen_core import CancellationToken
 
 import misstep
 from misstep.decisions import Kind
+from misstep.enact import aasked
 from misstep.errors import Signal
 from misstep.events import Status
 from misstep.guard import Guard
@@ -68,6 +71,7 @@ class Live:
         self.over = False
         self.snapshots = Snapshots() if _rolls_back(root.guard) else None
         self._taken_back = False
+        self._asking: set[asyncio.Future[Any]] = set()
 
     @property
     def halted(self) -> str | None:
@@ -94,6 +98,15 @@ class Live:
         self._taken_back = False
         self.signs.clear()
         self.unheard.clear()
+
+    async def ask(self, token: CancellationToken | None, guard: Guard, effect: Any) -> Any:
+        """What a person answers; given up with AutoGen's token, which waits for all it is not linked to, and the run."""
+        asking = asyncio.ensure_future(aasked(guard, effect))
+        self._asking.add(asking)
+        asking.add_done_callback(self._asking.discard)
+        if token is not None:
+            token.link_future(asking)
+        return await asking
 
     def due(self, kind: Kind) -> Verdict | None:
         """What was put off for this seat."""
@@ -142,6 +155,8 @@ class Live:
         """The run is over; a second word about it is ignored."""
         if not self.over:
             self.over = True
+            for asking in tuple(self._asking):
+                asking.cancel()
             with shielded(self.guard, "the end of a run"):
                 self.guard.end(self.session.run.id, status, error=error)
 

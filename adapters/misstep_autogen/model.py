@@ -20,7 +20,7 @@ from misstep_autogen import private
 from misstep_autogen.halted import Halted, TurnLeft
 from misstep_autogen.messages import declared, key_of, own_key, proposed, said, usage_of
 from misstep_autogen.place import MODEL, Place, Stream, at, streamed
-from misstep_autogen.stream import asked, driven
+from misstep_autogen.stream import driven
 
 _batches = itertools.count()
 
@@ -161,7 +161,7 @@ class ModelProxy:
                 return await (request.client or client).create(request.messages, **kwargs)  # type: ignore[no-any-return]
 
         steps = self._steps(place, messages, kwargs, streaming=False)
-        ask = partial(asked, kwargs.get("cancellation_token"))
+        ask = partial(place.live.ask, kwargs.get("cancellation_token"))
         return await adrive(place.live.guard, steps, create, Rescue(Request(messages)), ask)
 
     async def create_stream(self, messages: Sequence[LLMMessage], **kwargs: Any) -> Stream:
@@ -176,10 +176,10 @@ class ModelProxy:
             stream = (request.client or client).create_stream(request.messages, **kwargs)
             return streamed(place.holding(MODEL), stream)
 
-        guard, token = place.live.guard, kwargs.get("cancellation_token")
+        guard, ask = place.live.guard, partial(place.live.ask, kwargs.get("cancellation_token"))
         steps = self._steps(place, messages, kwargs, streaming=not guard.holds)
         rescue = Rescue(Request(messages))
-        async for item in driven(guard, steps, begin, rescue, CreateResult, token, hold=guard.holds):
+        async for item in driven(guard, steps, begin, rescue, CreateResult, ask, hold=guard.holds):
             yield item
 
     def _steps(self, place: Place, messages: Any, kwargs: dict[str, Any], *, streaming: bool) -> Steps:

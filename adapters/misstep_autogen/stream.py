@@ -1,15 +1,13 @@
-"""Streams: the core's loop round a handler that yields before it answers; and waiting that can be given up."""
+"""Streams: the core's loop round a handler that yields before it answers."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
 
-from autogen_core import CancellationToken
-
-from misstep.enact import Call, Loop, Rescue, Steps, aasked, within
+from misstep.enact import Call, Loop, Rescue, Steps, within
 from misstep.errors import ToolTimeout
 from misstep.guard import Guard
 from misstep_autogen.place import Stream
@@ -21,7 +19,7 @@ async def driven(
     begin: Callable[[Any], Stream],
     rescue: Rescue[Any],
     last: type,
-    token: CancellationToken | None,
+    ask: Callable[[Guard, Any], Awaitable[Any]],
     *,
     hold: bool = False,
 ) -> Stream:
@@ -29,7 +27,7 @@ async def driven(
     What `begin` streams for each request, and at the end the answer the core passes on.
 
     An item of type `last` is a stream's answer. With `hold`, all other items are kept until it is known which answer
-    is accepted, and those of any other are dropped. `token` cancels waiting for a person.
+    is accepted, and those of any other are dropped. `ask` waits for a person.
     """
     loop = Loop(guard, steps, rescue)
     held: list[tuple[Any, list[Any]]] = []
@@ -37,7 +35,7 @@ async def driven(
         answer, kept = None, []
         try:
             if not isinstance(effect, Call):
-                loop.answer = await asked(token, guard, effect)
+                loop.answer = await ask(guard, effect)
                 continue
             async with aclosing(begin(effect.request)) as stream, aclosing(_timely(stream, effect.deadline)) as items:
                 async for item in items:
@@ -55,14 +53,6 @@ async def driven(
         yield item
     if loop.value is not None:
         yield loop.value
-
-
-async def asked(token: CancellationToken | None, guard: Guard, effect: Any) -> Any:
-    """What a person answers; AutoGen's token cancels only what it is linked to, and waits for the rest."""
-    asking = asyncio.ensure_future(aasked(guard, effect))
-    if token is not None:
-        token.link_future(asking)
-    return await asking
 
 
 def _timely(stream: Stream, seconds: float | None) -> Stream:

@@ -14,7 +14,7 @@ from misstep.enact import Rescue, Steps, adrive, tool_call
 from misstep_autogen.messages import call_key
 from misstep_autogen.patch import Patch
 from misstep_autogen.place import Place, Stream, at, here, streamed
-from misstep_autogen.stream import asked, driven
+from misstep_autogen.stream import driven
 from misstep_autogen.tool import AutoGenToolSeat, HandoffSeat, WorkbenchSeat, failed, not_made
 
 _unnamed = itertools.count()
@@ -55,7 +55,7 @@ class WorkbenchPatch(ToolPatch):
 
         refuse = partial(failed, name)
         steps = _steps(place, lambda: WorkbenchSeat(place, name, arguments, key))
-        ask = partial(asked, cancellation_token)
+        ask = partial(place.live.ask, cancellation_token)
         try:
             return await adrive(place.live.guard, steps, execute, Rescue(arguments, refuse), ask)
         except (Exception, asyncio.CancelledError) as error:
@@ -83,8 +83,9 @@ class WorkbenchPatch(ToolPatch):
         refuse = partial(failed, name)
         steps = _steps(place, lambda: WorkbenchSeat(place, name, arguments, key))
         rescue = Rescue(arguments, refuse)
+        ask = partial(place.live.ask, cancellation_token)
         try:
-            async for item in driven(place.live.guard, steps, execute, rescue, ToolResult, cancellation_token):
+            async for item in driven(place.live.guard, steps, execute, rescue, ToolResult, ask):
                 yield item
             return
         except (Exception, asyncio.CancelledError) as error:
@@ -113,7 +114,7 @@ class HandoffPatch(ToolPatch):
 
         refuse = partial(not_made, place)
         steps = _steps(place, lambda: HandoffSeat(place, self.target.name, args, key))
-        ask = partial(asked, cancellation_token)
+        ask = partial(place.live.ask, cancellation_token)
         try:
             return await adrive(place.live.guard, steps, execute, Rescue(args, refuse), ask)
         except (Exception, asyncio.CancelledError) as error:
