@@ -15,7 +15,7 @@ from misstep_autogen.agent import AgentPatch
 from misstep_autogen.live import OnHalt, Root
 from misstep_autogen.patch import Patch, patch_of
 from misstep_autogen.place import joined
-from misstep_autogen.seats import means
+from misstep_autogen.seats import means_of
 from misstep_autogen.team import TeamPatch
 from misstep_autogen.workbench import HandoffPatch, WorkbenchPatch
 
@@ -42,9 +42,10 @@ def guarded(team_or_agent: T, guard: Guard, *, on_halt: OnHalt = "return") -> T:
     known = patch_of(team_or_agent)
     if known is not None and known.root is not None and known.root.guard is guard:
         return team_or_agent
-    guard.attach(*means(team_or_agent))
+    means = means_of(team_or_agent)
+    guard.attach(*means)
     unguard(team_or_agent)
-    root = Root(team_or_agent, guard, on_halt)
+    root = Root(team_or_agent, guard, on_halt, means)
     path = "" if isinstance(team_or_agent, Team) else team_or_agent.name
     try:
         for patch, at in _patches(team_or_agent, path, set()):

@@ -20,7 +20,7 @@ from misstep_autogen.model import ModelProxy
 from misstep_autogen.patch import Patch
 from misstep_autogen.place import MODEL, Place, Stream, at, here, streamed
 from misstep_autogen.run import Given, RunSeat
-from misstep_autogen.seats import means
+from misstep_autogen.seats import means_of
 from misstep_autogen.turn import Turn
 
 _VERSION = version("autogen-agentchat")
@@ -68,7 +68,7 @@ class Entrance(Patch):
             self.put(private.MODEL_CLIENT, ModelProxy(client, self.speaker))
 
     def speaker(self) -> Place | None:
-        """Where the model is called; None where nobody is to judge the call. Raises `Halted` once the run is stopped."""
+        """Where the model is called; None where nobody is to judge it. Raises `Halted` once the run is stopped."""
         place = (here() or self._adopted()) if self.holders else None
         if place is None or place.in_hand == MODEL:
             return None
@@ -103,11 +103,9 @@ class Entrance(Patch):
 
     def _begin(self, method: str, given: Given) -> Stream:
         """The object's own stream; what it objects to in its arguments it says at once."""
-        return self.original(method)(*given.args, **given.kwargs)  # type: ignore[no-any-return]
+        return self.original(method)(*given.args, **given.kwargs)
 
-    async def _streaming(
-        self, begin: Callable[[Given], Stream], first: Stream, method: str, given: Given
-    ) -> Stream:
+    async def _streaming(self, begin: Callable[[Given], Stream], first: Stream, method: str, given: Given) -> Stream:
         visit = self._visit(method, given.args, given.kwargs)
 
         def pass_on(given: Given, original: Stream | None = None) -> Stream:
@@ -156,7 +154,7 @@ class Entrance(Patch):
 
     def _begun(self, root: Root, given: Any) -> Live:
         """A run of its own; one that was begun at a participant, on its own, belongs to no conversation."""
-        seats, agents = (root.seats, root.agents) if self.root is not None else means(self.target)
+        seats, agents = root.means if self.root is not None else means_of(self.target)
         session = root.guard.open(
             seats=seats,
             agents=agents,

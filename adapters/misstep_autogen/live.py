@@ -14,6 +14,7 @@ from autogen_agentchat.messages import ModelClientStreamingChunkEvent, StopMessa
 from autogen_core import CancellationToken
 
 import misstep
+from misstep.approval import Answer
 from misstep.decisions import Kind
 from misstep.enact import aasked
 from misstep.errors import Signal
@@ -21,12 +22,15 @@ from misstep.events import Status
 from misstep.guard import Guard
 from misstep.session import Session, Verdict
 from misstep_autogen.rollback import Snapshots
-from misstep_autogen.seats import means
+from misstep_autogen.seats import Means
 
 if TYPE_CHECKING:
     from misstep_autogen.patch import Patch
 
 OnHalt = Literal["return", "raise"]
+
+_GLANCE = 0.1
+"""Seconds between two looks at whether anybody still waits for a run in which a person is asked."""
 
 _TAKEN_BACK = "misstep takes this run back to an earlier state"
 
@@ -34,9 +38,8 @@ _TAKEN_BACK = "misstep takes this run back to an earlier state"
 class Root:
     """What `guarded` was called with, what was patched for it, and the runs of it that are going on."""
 
-    def __init__(self, target: Any, guard: Guard, on_halt: OnHalt) -> None:
-        self.target, self.guard, self.on_halt = target, guard, on_halt
-        self.seats, self.agents = means(target)
+    def __init__(self, target: Any, guard: Guard, on_halt: OnHalt, means: Means) -> None:
+        self.target, self.guard, self.on_halt, self.means = target, guard, on_halt, means
         self.thread = f"autogen:{uuid.uuid4().hex[:16]}"
         self.users: set[str] = set()
         """The names of the agents a person speaks through."""
@@ -47,7 +50,7 @@ class Root:
         target = memo.get(id(self.target))
         if target is None:
             return self
-        clone = memo[id(self)] = Root(target, self.guard, self.on_halt)
+        clone = memo[id(self)] = Root(target, self.guard, self.on_halt, self.means)
         clone.users = set(self.users)
         clone.patches = copy.deepcopy(self.patches, memo)
         return clone
@@ -71,7 +74,8 @@ class Live:
         self.over = False
         self.snapshots = Snapshots() if _rolls_back(root.guard) else None
         self._taken_back = False
-        self._asking: set[asyncio.Future[Any]] = set()
+        self._task = asyncio.current_task()
+        self._left = False
 
     @property
     def halted(self) -> str | None:
@@ -100,13 +104,31 @@ class Live:
         self.unheard.clear()
 
     async def ask(self, token: CancellationToken | None, guard: Guard, effect: Any) -> Any:
-        """What a person answers; given up with AutoGen's token, which waits for all it is not linked to, and the run."""
+        """
+        What a person answers; nobody waits for one once the run is cancelled or its reader has left, and what was
+        asked about is rejected.
+
+        AutoGen waits for all that is under way, and tells its agents nothing of a task that is cancelled: that is
+        looked for from time to time.
+        """
         asking = asyncio.ensure_future(aasked(guard, effect))
-        self._asking.add(asking)
-        asking.add_done_callback(self._asking.discard)
         if token is not None:
             token.link_future(asking)
-        return await asking
+        try:
+            while not asking.done():
+                if self._abandoned():
+                    return Answer("reject", given=False)
+                await asyncio.wait({asking}, timeout=_GLANCE)
+        finally:
+            asking.cancel()
+        return asking.result()
+
+    def leave(self) -> None:
+        """Nobody reads the run's stream any more."""
+        self._left = True
+
+    def _abandoned(self) -> bool:
+        return self.over or self._left or (self._task is not None and self._task.cancelling() > 0)
 
     def due(self, kind: Kind) -> Verdict | None:
         """What was put off for this seat."""
@@ -155,17 +177,14 @@ class Live:
         """The run is over; a second word about it is ignored."""
         if not self.over:
             self.over = True
-            for asking in tuple(self._asking):
-                asking.cancel()
             with shielded(self.guard, "the end of a run"):
                 self.guard.end(self.session.run.id, status, error=error)
 
 
 def _rolls_back(guard: Guard) -> bool:
     """Whether any rule takes runs back: only then is it worth what saving states costs."""
-    rules = guard.policy.rules.items()
-    ladders = (guard.policy.ladder(type_) for type_, rule in rules if rule.enabled)
-    return guard.mode == "enforce" and any(rung.kind is Kind.ROLL_BACK for ladder in ladders for rung in ladder)
+    rungs = (rung for type_ in guard.policy.rules for rung in guard.policy.ladder(type_))
+    return guard.mode == "enforce" and any(rung.kind is Kind.ROLL_BACK for rung in rungs)
 
 
 @contextmanager

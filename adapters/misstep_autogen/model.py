@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from autogen_core.models import CreateResult, LLMMessage, UserMessage
+from pydantic import BaseModel
 
 from misstep.conversation import Listener, unheard
 from misstep.decisions import Reroute, RollBack
@@ -44,11 +45,18 @@ class AutoGenModelSeat:
     """A model call: the handler takes a `Request` and gives a `CreateResult`."""
 
     def __init__(
-        self, place: Place, model: str, messages: Sequence[LLMMessage], tools: Sequence[Any], *, streaming: bool = False
+        self,
+        place: Place,
+        model: str,
+        messages: Sequence[LLMMessage],
+        options: Mapping[str, Any],
+        *,
+        streaming: bool = False,
     ) -> None:
         self.session: Session = place.live.session
         self.streaming = streaming
-        self._place, self._model, self._messages, self._tools = place, model, messages, tools
+        self._place, self._model, self._messages = place, model, messages
+        self._tools, self._output = options.get("tools") or (), options.get("json_output")
         self._batch = f"m{next(_batches)}"
         self._raw: CreateResult | None = None
         """The last reply."""
@@ -111,6 +119,8 @@ class AutoGenModelSeat:
         """The reply in other words, which the agent's conversation will show as its own; beside calls, its thought."""
         if not isinstance(raw.content, str):
             return raw.model_copy(update={"thought": content})
+        if isinstance(self._output, type) and issubclass(self._output, BaseModel):
+            self._output.model_validate_json(content)  # its agent could not read it, and would raise
         with self.session.run.lock:
             self.session.run.spoke(self._place.instance, own_key(self._place, content))
         return raw.model_copy(update={"content": content})
@@ -158,7 +168,7 @@ class ModelProxy:
 
         async def create(request: Request) -> CreateResult:
             with at(place.holding(MODEL)):
-                return await (request.client or client).create(request.messages, **kwargs)  # type: ignore[no-any-return]
+                return await (request.client or client).create(request.messages, **kwargs)
 
         steps = self._steps(place, messages, kwargs, streaming=False)
         ask = partial(place.live.ask, kwargs.get("cancellation_token"))
@@ -178,14 +188,14 @@ class ModelProxy:
 
         guard, ask = place.live.guard, partial(place.live.ask, kwargs.get("cancellation_token"))
         steps = self._steps(place, messages, kwargs, streaming=not guard.holds)
-        rescue = Rescue(Request(messages))
+        rescue: Rescue[CreateResult] = Rescue(Request(messages))
         async for item in driven(guard, steps, begin, rescue, CreateResult, ask, hold=guard.holds):
             yield item
 
     def _steps(self, place: Place, messages: Any, kwargs: dict[str, Any], *, streaming: bool) -> Steps:
         def take() -> AutoGenModelSeat:
             model = private.model_name(self._misstep_client)
-            return AutoGenModelSeat(place, model, messages, kwargs.get("tools") or (), streaming=streaming)
+            return AutoGenModelSeat(place, model, messages, kwargs, streaming=streaming)
 
         return model_call(place.live.guard, take)
 

@@ -72,10 +72,15 @@ class RunSeat:
             try:
                 async with aclosing(work(given, first)) as items:
                     async for item in items:
-                        if not isinstance(item, TaskResult | Response):
+                        if isinstance(item, TaskResult | Response):
+                            if self._live.goes_back:
+                                continue
+                            item = self._finished(item)
+                        try:
                             yield item
-                        elif not self._live.goes_back:
-                            yield self._finished(item)
+                        except GeneratorExit:
+                            self._live.leave()
+                            raise
                 if not self._live.goes_back:
                     self._end("completed")
                     return

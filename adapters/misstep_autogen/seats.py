@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 from misstep.decisions import Kind
 from misstep.seats import Seat, Seats
@@ -43,7 +43,11 @@ WATCHING = Seats(
 )
 """It sees each of them, and only watches: what it would decide is what `guarded` can enact."""
 
-def means(target: Any) -> tuple[Seats, tuple[str, ...] | None]:
-    """What can be enacted on an agent or a team, and the names of those a reroute can give the turn to."""
+Means: TypeAlias = tuple[Seats, tuple[str, ...] | None]
+"""What can be enacted, and the agents a reroute can give the turn to."""
+
+
+def means_of(target: Any) -> Means:
+    """The means there are with an agent or a team."""
     names = tuple(dict.fromkeys(private.speakers(target)))
     return (GUARDED, names) if len(names) > 1 else (GUARDED.without(Kind.REROUTE), None)

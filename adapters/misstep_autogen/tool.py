@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from autogen_agentchat.base import Handoff
@@ -25,7 +25,7 @@ _ELSEWHERE = (
 class AutoGenToolSeat(ABC):
     """A tool call. Nothing is raised here: what ends the run or the turn is met at the next model call or turn."""
 
-    pause = None
+    pause: Callable[[Mapping[str, Any]], Any] | None = None
 
     def __init__(self, place: Place, tool: str, arguments: Any, call: str) -> None:
         self.session: Session = place.live.session

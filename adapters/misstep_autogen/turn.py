@@ -69,7 +69,7 @@ class Turn:
         self.go_on()
         with shielded(self._live.guard, "a turn"):
             response = self._handed_off(response)
-            response = self._told(response)
+            return self._told(response)
         return response
 
     def left(self) -> Response:
@@ -139,7 +139,7 @@ class Turn:
         else:
             past(live.guard, live.session, verdict, "the turn was over", self._instance)
 
-    def _of(self) -> dict[str, str]:
+    def _of(self) -> dict[str, Any]:
         return {"run": self._live.session.run.id, "agent": self._agent, "instance": self._instance}
 
 

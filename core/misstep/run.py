@@ -198,7 +198,7 @@ class Run:
         return self._speakers.get(message)
 
     def spoke(self, instance: str, message: str) -> None:
-        """A message is what the instance's model said; one that was passed on in other words may have an id of its own."""
+        """A message is what the instance's model said; passed on in other words, it may have another id."""
         self._speakers[message] = instance
         if len(self._speakers) > self.limits.calls:
             self._speakers.popitem(last=False)

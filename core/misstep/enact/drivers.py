@@ -36,7 +36,7 @@ async def adrive(
     rescue: Rescue[Raw],
     ask: Callable[[Guard, Consult], Awaitable[Answer]] | None = None,
 ) -> Raw:
-    """`drive` for async code; `ask` stands in for `aasked` where waiting for a person must be given up with the call."""
+    """`drive` for async code; `ask` stands in for `aasked` where waiting for a person has to be given up at times."""
     loop = Loop(guard, steps, rescue)
     while (effect := loop.advance()) is not None:
         try:
