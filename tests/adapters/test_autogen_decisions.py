@@ -97,7 +97,10 @@ async def alone(work: Any) -> Any:
     """The result of some work that leaves no task behind."""
     before = asyncio.all_tasks()
     result = await work
-    await asyncio.sleep(0.01)  # AutoGen leaves its agents' streams to be closed by the event loop
+    for _ in range(100):  # AutoGen leaves its agents' streams to be closed by the event loop
+        if asyncio.all_tasks() <= before:
+            return result
+        await asyncio.sleep(0.01)
     assert asyncio.all_tasks() <= before
     return result
 
