@@ -37,7 +37,10 @@ async def driven(
             if not isinstance(effect, Call):
                 loop.answer = await ask(guard, effect)
                 continue
-            async with aclosing(begin(effect.request)) as stream, aclosing(_timely(stream, effect.deadline)) as items:
+            items = begin(effect.request)
+            if effect.deadline is not None:
+                items = _within(items, effect.deadline)
+            async with aclosing(items):
                 async for item in items:
                     if isinstance(item, last):
                         answer = item
@@ -55,19 +58,35 @@ async def driven(
         yield loop.value
 
 
-def _timely(stream: Stream, seconds: float | None) -> Stream:
-    return stream if seconds is None else _within(stream, seconds)
-
-
 async def _within(stream: Stream, seconds: float) -> Stream:
-    """A stream that has so many seconds to its end; the time its reader takes counts, but is never cut off."""
+    """
+    A stream that has so many seconds to its end. Raises `ToolTimeout`.
+
+    It is read by a task of its own: what does not let itself be cancelled, as a team that waits until it is idle, is
+    not waited for, and a slow reader of ours is never cut off.
+    """
+    read: asyncio.Queue[Any] = asyncio.Queue()
+    reading = asyncio.ensure_future(_read(stream, read))
+    reading.add_done_callback(lambda task: read.put_nowait(task))
     clock = asyncio.get_running_loop().time
     end = clock() + seconds
-    while True:
-        try:
-            item = await within(max(end - clock(), 0.0), anext(stream))
-        except StopAsyncIteration:
-            return
-        except ToolTimeout:
-            raise ToolTimeout(seconds) from None
-        yield item
+    try:
+        while True:
+            item = await within(max(end - clock(), 0.0), read.get())
+            if item is reading:
+                break
+            yield item
+    except ToolTimeout:
+        reading.cancel()
+        raise ToolTimeout(seconds) from None
+    except BaseException:
+        reading.cancel()
+        await asyncio.wait({reading})
+        raise
+    reading.result()
+
+
+async def _read(stream: Stream, into: asyncio.Queue[Any]) -> None:
+    async with aclosing(stream):
+        async for item in stream:
+            into.put_nowait(item)

@@ -24,7 +24,7 @@ from autogen_agentchat.teams import (
     SelectorGroupChat,
     Swarm,
 )
-from autogen_agentchat.tools import AgentTool
+from autogen_agentchat.tools import AgentTool, TeamTool
 from autogen_core import CancellationToken, SingleThreadedAgentRuntime
 from autogen_core.tools import BaseStreamTool, FunctionTool
 from pydantic import BaseModel
@@ -354,6 +354,29 @@ def test_an_agent_that_is_called_as_a_tool_and_hangs() -> None:
         assert "tool_timeout" in script.seen[1][-1]
 
     within(main())
+
+
+def test_a_team_that_is_called_as_a_tool_and_hangs() -> None:
+    """An inner team that cannot be stopped is not waited for either."""
+    released = asyncio.Event()
+
+    class Hanging(ScriptedChatClient):
+        async def create(self, messages: Any, **kwargs: Any) -> Any:
+            """Answer when the test is over."""
+            await released.wait()
+            return await super().create(messages, **kwargs)
+
+    async def main() -> None:
+        helper = agent("helper", Script(Say("late")))
+        helper._model_client = Hanging(Script(Say("late")))
+        inner = RoundRobinGroupChat([helper], max_turns=1, name="inner")
+        script = Script(Ask("inner", {"task": "x"}), Say("went on"))
+        boss = guarded(agent("boss", script, TeamTool(inner, "inner", "A team.")), hurried(0.2))
+        assert texts(await boss.run(task="go"))[-1] == "boss: went on"
+        assert "tool_timeout" in script.seen[1][-1]
+        await alone(asyncio.sleep(0, released.set()))
+
+    within(main(), 5)
 
 
 def test_a_workbenchs_result_is_rewritten_and_its_error_stays_one() -> None:
@@ -753,8 +776,9 @@ def test_a_single_agent_is_taken_back_to_before_the_run(begin: str, stream: bool
 
 
 def going_wrong(turn: int) -> Script:
-    """What Alice says: at that turn of hers a bad call, and after it was taken back what she learned."""
-    return Script(*(Say(f"turn {number}") for number in range(turn)), bad(), LEARNED, Say("later"))
+    """What Alice says: at that turn of hers a good call and a bad one, and once both are taken back what she learned."""
+    turns = (Say(f"turn {number}") for number in range(turn))
+    return Script(*turns, Ask("act", {"q": "x"}, id="a"), bad(), LEARNED, Say("later"))
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
