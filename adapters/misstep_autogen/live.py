@@ -21,7 +21,7 @@ from misstep.errors import Signal
 from misstep.events import Status
 from misstep.guard import Guard
 from misstep.session import Session, Verdict
-from misstep_autogen.rollback import Snapshots
+from misstep_autogen.rollback import Lesson, Snapshots
 from misstep_autogen.seats import Means
 
 if TYPE_CHECKING:
@@ -62,7 +62,8 @@ class Live:
     it can be taken back to (None where no rule takes any run back).
 
     Once the run is to be stopped, `signs` are the messages by which turns in a team were ended, by the id of their
-    agents. `unheard` is what was handed to agents and teams that lost their turn before they heard it.
+    agents. `unheard` is what was handed to agents and teams that lost their turn before they heard it. `lessons` are
+    what agents, by their paths, were taught when the run was taken back.
     """
 
     def __init__(self, root: Root, session: Session, target: Any) -> None:
@@ -71,6 +72,7 @@ class Live:
         self.work: list[Any] = []
         self.signs: dict[int, str] = {}
         self.unheard: dict[int, Sequence[Any]] = {}
+        self.lessons: dict[str, list[Lesson]] = {}
         self.over = False
         self.snapshots = Snapshots() if _rolls_back(root.guard) else None
         self._taken_back = False

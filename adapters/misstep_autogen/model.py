@@ -21,6 +21,7 @@ from misstep_autogen import private
 from misstep_autogen.halted import Halted, TurnLeft
 from misstep_autogen.messages import declared, key_of, own_key, proposed, said, usage_of
 from misstep_autogen.place import MODEL, Place, Stream, at, streamed
+from misstep_autogen.rollback import taught
 from misstep_autogen.stream import driven
 
 _batches = itertools.count()
@@ -84,9 +85,11 @@ class AutoGenModelSeat:
         return [*events, requested]
 
     def request(self, feedback: Sequence[str], model: Any = None) -> Request:
-        """The messages, with the feedback as the last words."""
+        """The messages, with what was learned earlier in its place, and the feedback as the last words."""
         told = [UserMessage(content=text, source="misstep") for text in feedback]
-        return Request([*self._messages, *told], model)
+        lessons = self._place.live.lessons.get(self._place.instance)
+        messages = self._messages if lessons is None else taught(self._messages, lessons)
+        return Request([*messages, *told], model)
 
     def reply(self, raw: CreateResult | None, attempt: int) -> ModelResponded:
         """What came back; a stream that ended without an answer said nothing."""

@@ -1,4 +1,4 @@
-"""Rolling back: the states a run can be taken back to, and how AutoGen is brought to one of them."""
+"""Rolling back: the states a run can be taken back to, how AutoGen is brought to one of them, and what was learned."""
 
 from __future__ import annotations
 
@@ -7,8 +7,31 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from autogen_core.models import FunctionExecutionResultMessage, LLMMessage, UserMessage
+
 from misstep.run import Run
 from misstep_autogen import private
+
+
+@dataclass(slots=True)
+class Lesson:
+    """What an agent's model reads from then on, as the message at `at` (None: it has not been asked again yet)."""
+
+    text: str
+    at: int | None = None
+
+
+def taught(messages: Sequence[LLMMessage], lessons: Sequence[Lesson]) -> list[LLMMessage]:
+    """A conversation with lessons where it stood when they were learned; never between a call and its result."""
+    told = list(messages)
+    for lesson in lessons:
+        lesson.at = len(messages) if lesson.at is None else lesson.at
+    for lesson in sorted(lessons, key=lambda lesson: lesson.at or 0, reverse=True):
+        at = lesson.at or 0
+        while at < len(messages) and isinstance(messages[at], FunctionExecutionResultMessage):
+            at += 1
+        told.insert(at, UserMessage(content=lesson.text, source="misstep"))
+    return told
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,14 @@ from typing import Any
 from autogen_agentchat.base import ChatAgent, Response, TaskResult
 from autogen_agentchat.messages import BaseChatMessage, StopMessage, TextMessage
 
-from misstep.decisions import Kind, Reprompt, RollBack
+from misstep.decisions import Kind, RollBack
 from misstep.events import CheckpointRestored, Status
 from misstep.session import PASSED, Verdict
 from misstep_autogen.halted import Halted
 from misstep_autogen.live import Live, Root, shielded
 from misstep_autogen.messages import USER
 from misstep_autogen.place import Stream
+from misstep_autogen.rollback import Lesson
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,18 +129,17 @@ class RunSeat:
         return given.without_task(messages=self._responds)
 
     def _told(self, verdict: Verdict, step: int | None) -> None:
-        """Tell the run's index and its agent, and write the receipt."""
+        """Teach the agent, tell the run's index, and write the receipt."""
         live, session = self._live, self._live.session
         done = step is not None
         for taken in verdict.taken:
+            if isinstance(verdict.decision, RollBack):
+                live.lessons.setdefault(taken.instance, []).append(Lesson(verdict.decision.lesson))
             if done:
                 restored = CheckpointRestored(
                     run=session.run.id, agent=taken.agent, instance=taken.instance, checkpoint=f"step {step}"
                 )
                 live.guard.judge(restored)
-            if isinstance(verdict.decision, RollBack):
-                with session.run.lock:
-                    session.notify(taken.instance, Verdict(Reprompt(verdict.decision.lesson)))
         detail = "" if done else "the run went on from where it was: no earlier state could be loaded"
         live.guard.settle(session, verdict, took_effect=done, detail=detail)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import itertools
 import threading
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any
@@ -25,7 +26,13 @@ from autogen_agentchat.teams import (
     Swarm,
 )
 from autogen_agentchat.tools import AgentTool, TeamTool
-from autogen_core import CancellationToken, SingleThreadedAgentRuntime
+from autogen_core import CancellationToken, FunctionCall, SingleThreadedAgentRuntime
+from autogen_core.models import (
+    AssistantMessage,
+    FunctionExecutionResult,
+    FunctionExecutionResultMessage,
+    UserMessage,
+)
 from autogen_core.tools import BaseStreamTool, FunctionTool
 from pydantic import BaseModel
 
@@ -45,6 +52,7 @@ from misstep.events import (
 )
 from misstep.testing import Ask, AskAll, Say, Script
 from misstep_autogen import guarded
+from misstep_autogen.rollback import Lesson, taught
 from misstep_autogen.testing import ScriptedChatClient
 from tests.adapters.test_autogen import (
     HALT,
@@ -673,6 +681,21 @@ def test_a_turn_that_was_to_come_next_in_a_flow_comes_once() -> None:
     assert took(guard, team) == [(Kind.REROUTE, True)]
 
 
+def test_a_turn_outside_a_flow_does_not_move_it() -> None:
+    """What comes after the agent in the flow waits for its own turn there."""
+    alice = agent("alice", Script(Say("bad words")))
+    members = [alice, *map(speaker, ("bob", "carol", "dave"))]
+    builder = DiGraphBuilder()
+    for member in members:
+        builder.add_node(member)
+    for one, next_ in itertools.pairwise(members):
+        builder.add_edge(one, next_)
+    guard = guarding(BAD_REPLY, {"reroute": {"to": "carol", "limit": 1}})
+    result = within(guarded(GraphFlow(builder.get_participants(), builder.build()), guard).run(task="go"))
+    said = [message.source for message in result.messages if isinstance(message, TextMessage)]
+    assert said == ["user", "alice", "carol", "bob", "carol", "dave"]
+
+
 def test_an_agent_of_an_inner_team_is_followed_by_one_of_the_outer() -> None:
     """Whichever team has the agent gives it the turn at its next choice."""
     inner = RoundRobinGroupChat([agent("alice", Script(Say("bad words"))), speaker("dave")], name="inner", max_turns=2)
@@ -776,9 +799,46 @@ def test_a_single_agent_is_taken_back_to_before_the_run(begin: str, stream: bool
 
 
 def going_wrong(turn: int) -> Script:
-    """What Alice says: at that turn of hers a good call and a bad one, and once both are taken back what she learned."""
+    """What Alice says: at that turn of hers a good call and a bad one; once both are taken back, what she learned."""
     turns = (Say(f"turn {number}") for number in range(turn))
     return Script(*turns, Ask("act", {"q": "x"}, id="a"), bad(), LEARNED, Say("later"))
+
+
+def test_a_lesson_stays_where_it_was_learned() -> None:
+    """The agent's model reads it at every call from then on, in one place, and nobody else ever does."""
+    guard = guarding(BAD_CALL, {"roll_back": 1})
+    script, bob = (
+        Script(bad(), Ask("act", {"q": "x"}, id="a"), Say("all done"), Say("again")),
+        Script(Say("bob speaks")),
+    )
+    alice = agent("alice", script, acting([]))
+    team = guarded(RoundRobinGroupChat([alice, agent("bob", bob)], max_turns=3), guard)
+    within(team.run(task="go"))
+    lesson = script.seen[1][-1]
+    assert TAKEN_BACK in lesson
+    assert script.seen[1:] == [
+        ["go", lesson],
+        ["go", lesson, "", "nothing"],
+        ["go", lesson, "", "nothing", "all done", "bob speaks"],
+    ]
+    assert not any(TAKEN_BACK in text for text in [*bob.seen[0], *within(told(alice))])
+
+
+def test_a_lesson_never_parts_a_call_from_its_result() -> None:
+    """Where a conversation was shortened, a lesson stands behind the results, or at its end."""
+    call = AssistantMessage(content=[FunctionCall(id="a", name="act", arguments="{}")], source="alice")
+    result = FunctionExecutionResultMessage(
+        content=[FunctionExecutionResult(content="nothing", name="act", call_id="a", is_error=False)]
+    )
+    user = UserMessage(content="go", source="user")
+    for messages, at, place in (
+        ([call, result, user], 1, 2),
+        ([call, result], 1, 2),
+        ([user], 5, 1),
+        ([user], None, 1),
+    ):
+        conversation = taught(messages, [Lesson("learn", at)])
+        assert [message.content for message in conversation].index("learn") == place
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
@@ -1082,7 +1142,8 @@ def test_a_reroute_that_crashes(where: str, monkeypatch: pytest.MonkeyPatch) -> 
         ("rollback.Snapshots.before_choice", "learned"),
         ("rollback.Snapshots.restore", "learned"),
         ("private.clear_contexts", "learned"),
-        ("run.CheckpointRestored", "never told"),
+        ("run.CheckpointRestored", "learned"),
+        ("run.Lesson", "never told"),
     ],
 )
 @pytest.mark.parametrize("team", [False, True], ids=["agent", "team"])
