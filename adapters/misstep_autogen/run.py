@@ -18,7 +18,7 @@ from misstep_autogen.halted import Halted
 from misstep_autogen.live import Live, Root, shielded
 from misstep_autogen.messages import USER
 from misstep_autogen.place import Stream
-from misstep_autogen.rollback import Lesson
+from misstep_autogen.rollback import Lesson, Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,37 +111,42 @@ class RunSeat:
 
         Where that fails, it goes on from where it stands: with the lesson, and with a receipt that says so.
         """
-        live = self._live
+        live, restored = self._live, None
         verdict = live.due(Kind.ROLL_BACK) or PASSED
-        step = verdict.decision.step if isinstance(verdict.decision, RollBack) else None
-        restored = None
         with shielded(live.guard, "a roll-back"):
-            restored = await live.snapshots.restore(live.target, step) if live.snapshots is not None else None
+            restored = await self._restored(verdict)
         live.go_on()
         with shielded(live.guard, "a roll-back"):
-            self._told(verdict, None if restored is None else restored.step)
-        if restored is not None:
-            live.forget(live.snapshots.standing(live.target) if live.snapshots is not None else ())
+            self._told(verdict, restored)
         if restored is not None and restored.first:
             self._stands = ()
             return self._given
         self._stands = [*self._task(), *live.work]
         return given.without_task(messages=self._responds)
 
-    def _told(self, verdict: Verdict, step: int | None) -> None:
+    async def _restored(self, verdict: Verdict) -> Snapshot | None:
+        """The state the run was brought back to, if there is one."""
+        live, decision = self._live, verdict.decision
+        if live.snapshots is None or not isinstance(decision, RollBack):
+            return None
+        snapshot = await live.snapshots.restore(live.target, decision.step)
+        if snapshot is not None:
+            live.forget(live.snapshots.standing(live.target))
+        return snapshot
+
+    def _told(self, verdict: Verdict, snapshot: Snapshot | None) -> None:
         """Teach the agent, tell the run's index, and write the receipt."""
         live, session = self._live, self._live.session
-        done = step is not None
         for taken in verdict.taken:
             if isinstance(verdict.decision, RollBack):
                 live.lessons.setdefault(taken.instance, []).append(Lesson(verdict.decision.lesson))
-            if done:
+            if snapshot is not None:
                 restored = CheckpointRestored(
-                    run=session.run.id, agent=taken.agent, instance=taken.instance, checkpoint=f"step {step}"
+                    run=session.run.id, agent=taken.agent, instance=taken.instance, checkpoint=f"step {snapshot.step}"
                 )
                 live.guard.judge(restored)
-        detail = "" if done else "the run went on from where it was: no earlier state could be loaded"
-        live.guard.settle(session, verdict, took_effect=done, detail=detail)
+        detail = "the run went on from where it was: no earlier state could be loaded" if snapshot is None else ""
+        live.guard.settle(session, verdict, took_effect=snapshot is not None, detail=detail)
 
     def _finished(self, last: Any) -> Any:
         """What the run came to; it may have been halted where no seat came after."""
