@@ -1,6 +1,5 @@
-"""misstep for AutoGen AgentChat: guard any team or agent with all that is in it, or only watch a runtime."""
 """
-misstep for AutoGen AgentChat: guard any team or agent, with every agent, tool and model in it.
+misstep for AutoGen AgentChat: guard any team or agent with all that is in it, or only watch a runtime.
 
 `attach` walks what an agent or a team holds and puts a `patch` on each part of it. What is called then finds by its
 `place` (a context variable) which run it belongs to (`live`). One file a seat:
@@ -14,7 +13,7 @@ misstep for AutoGen AgentChat: guard any team or agent, with every agent, tool a
 | tool | `tool` | workbenches and hand-off tools: `workbench` |
 
 `messages` translates, `stream` drives the core's loop where the host streams, and everything private of AutoGen is
-in `private`.
+in `private`. Watching only is `watching`, with `chat`.
 """
 
 from misstep.frameworks import require

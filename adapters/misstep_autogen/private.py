@@ -13,8 +13,8 @@ from typing import Any
 from autogen_agentchat.agents import MessageFilterAgent, SocietyOfMindAgent
 from autogen_agentchat.base import ChatAgent, Team
 from autogen_agentchat.messages import StopMessage
-from autogen_agentchat.teams._group_chat import _events as group_chat
 from autogen_agentchat.teams import MagenticOneGroupChat
+from autogen_agentchat.teams._group_chat import _events as group_chat
 from autogen_agentchat.teams._group_chat._base_group_chat_manager import BaseGroupChatManager
 from autogen_agentchat.teams._group_chat._chat_agent_container import ChatAgentContainer
 from autogen_agentchat.teams._group_chat._graph._digraph_group_chat import GraphFlowManager

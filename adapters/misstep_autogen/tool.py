@@ -77,10 +77,6 @@ class AutoGenToolSeat(ABC):
         """The run ends at its next model call or turn: here the call is only refused."""
         return self.object(reason)
 
-    def cancelled(self, reason: str) -> ToolCancelled:
-        """The call is not made."""
-        return ToolCancelled(**self._of(), reason=reason)
-
     @abstractmethod
     def _read(self, raw: Any) -> tuple[str, bool]:
         """What an answer says, and whether it is an error."""

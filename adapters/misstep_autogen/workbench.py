@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from autogen_core.tools import ToolResult
 
-from misstep.enact import Rescue, Steps, adrive, tool_call
+from misstep.enact import Rescue, adrive, tool_call
 from misstep_autogen.messages import call_key
 from misstep_autogen.patch import Patch
 from misstep_autogen.place import Place, Stream, at, here, streamed
 from misstep_autogen.stream import driven
-from misstep_autogen.tool import AutoGenToolSeat, HandoffSeat, WorkbenchSeat, failed, not_made
+from misstep_autogen.tool import HandoffSeat, WorkbenchSeat, failed, not_made
 
 _unnamed = itertools.count()
 
@@ -47,6 +46,8 @@ class WorkbenchPatch(ToolPatch):
         key = _key(place, call_id)
 
         async def execute(request: Any) -> ToolResult:
+            if place.live.goes_back:
+                return failed(name, str(place.live.stopping))
             with at(place.holding(key)):
                 try:
                     return await original(name, request, **more)
@@ -54,7 +55,7 @@ class WorkbenchPatch(ToolPatch):
                     return failed(name, str(error))
 
         refuse = partial(failed, name)
-        steps = _steps(place, lambda: WorkbenchSeat(place, name, arguments, key))
+        steps = tool_call(place.live.guard, lambda: WorkbenchSeat(place, name, arguments, key))
         ask = partial(place.live.ask, cancellation_token)
         try:
             return await adrive(place.live.guard, steps, execute, Rescue(arguments, refuse), ask)
@@ -74,6 +75,9 @@ class WorkbenchPatch(ToolPatch):
         key = _key(place, call_id)
 
         async def execute(request: Any) -> Stream:
+            if place.live.goes_back:
+                yield failed(name, str(place.live.stopping))
+                return
             try:
                 async for item in streamed(place.holding(key), original(name, request, **more)):
                     yield item
@@ -81,7 +85,7 @@ class WorkbenchPatch(ToolPatch):
                 yield failed(name, str(error))
 
         refuse = partial(failed, name)
-        steps = _steps(place, lambda: WorkbenchSeat(place, name, arguments, key))
+        steps = tool_call(place.live.guard, lambda: WorkbenchSeat(place, name, arguments, key))
         rescue = Rescue(arguments, refuse)
         ask = partial(place.live.ask, cancellation_token)
         try:
@@ -113,22 +117,12 @@ class HandoffPatch(ToolPatch):
                     return f"Error: {error}"
 
         refuse = partial(not_made, place)
-        steps = _steps(place, lambda: HandoffSeat(place, self.target.name, args, key))
+        steps = tool_call(place.live.guard, lambda: HandoffSeat(place, self.target.name, args, key))
         ask = partial(place.live.ask, cancellation_token)
         try:
             return await adrive(place.live.guard, steps, execute, Rescue(args, refuse), ask)
         except (Exception, asyncio.CancelledError) as error:
             return refuse(_swallowed(place, error))
-
-
-def _steps(place: Place, take: Callable[[], AutoGenToolSeat]) -> Steps:
-    """The core's loop for the call; in a run that is being taken back, nothing more is called."""
-    guard = place.live.guard
-    if not place.live.goes_back:
-        return (yield from tool_call(guard, take))
-    seat, reason = take(), str(place.live.stopping)
-    guard.observe(seat.cancelled(reason))
-    return seat.stop(reason)
 
 
 def _key(place: Place, call_id: str | None) -> str:

@@ -36,7 +36,7 @@ from autogen_core.models import (
 from autogen_core.tools import BaseStreamTool, FunctionTool
 from pydantic import BaseModel
 
-from misstep import Answer, AttachError, Guard, Run
+from misstep import Anomaly, Answer, AttachError, Guard, Run
 from misstep.decisions import Kind
 from misstep.events import (
     CheckpointRestored,
@@ -998,14 +998,29 @@ def test_the_misstep_may_lie_further_back_than_the_last_turn() -> None:
 
 
 def test_a_result_that_is_found_fault_with_takes_the_run_back() -> None:
-    """What else its reply proposed is not called any more."""
+    """What else its reply proposed is not called any more, whoever approves of it."""
     calls = AskAll((Ask("look", {"q": "x"}, id="l"), Ask("act", {"q": "y"}, id="m")))
 
     async def look(q: str) -> str:
         """Look."""
         return "found K7310"
 
-    guard = guarding(finds(ToolReturned, bad_result), {"roll_back": 1})
+    async def person(question: Any) -> Answer:
+        await asyncio.sleep(0.1)
+        return Answer("approve")
+
+    class Either:
+        """Finds fault with a result, and with any call of another tool."""
+
+        type = LOOP
+
+        def __call__(self, event: ToolReturned | ToolRequested, run: Run) -> Anomaly | None:
+            """Find fault."""
+            found = event.tool == ("look" if isinstance(event, ToolReturned) else "act")
+            return Anomaly(type=LOOP, message="bad") if found else None
+
+    ladder = rule(LOOP, {"roll_back": 1}, {"ask": {"timeout": 5}})
+    guard = Guard(ladder, detectors=[Either()], approver=person, strict=True)
     script = Script(calls, LEARNED)
     done: list[str] = []
     alice = guarded(agent("alice", script, look, acting(done)), guard)
