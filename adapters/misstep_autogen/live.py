@@ -103,7 +103,6 @@ class Live:
         """The run was taken back, and begins again."""
         self._taken_back = False
         self.signs.clear()
-        self.unheard.clear()
 
     async def ask(self, token: CancellationToken | None, guard: Guard, effect: Any) -> Any:
         """

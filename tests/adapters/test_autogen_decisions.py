@@ -36,7 +36,7 @@ from autogen_core.models import (
 from autogen_core.tools import BaseStreamTool, FunctionTool
 from pydantic import BaseModel
 
-from misstep import Anomaly, Answer, AttachError, Guard, Run
+from misstep import Anomaly, Answer, AttachError, Guard, Policy, Run
 from misstep.decisions import Kind
 from misstep.events import (
     CheckpointRestored,
@@ -55,6 +55,7 @@ from misstep_autogen import guarded
 from misstep_autogen.rollback import Lesson, taught
 from misstep_autogen.testing import ScriptedChatClient
 from tests.adapters.test_autogen import (
+    EMPTY,
     HALT,
     LOOP,
     Custom,
@@ -657,6 +658,18 @@ def test_a_team_on_a_runtime_of_the_users() -> None:
     within(main())
 
 
+def test_what_was_missed_in_an_inner_team_is_heard_once() -> None:
+    """Also where the inner team has several turns in one run, and ended before the guard could give its own."""
+    script = Script(Say("alice speaks"))
+    guard = guarding(finds(TurnStarted, lambda event: event.agent == "alice"), {"reroute": {"to": "dave", "limit": 1}})
+    inner = RoundRobinGroupChat([agent("alice", script), speaker("dave")], name="inner", max_turns=1)
+    team = guarded(RoundRobinGroupChat([inner, speaker("bob")], max_turns=9), guard)
+    result = within(team.run(task="go"))
+    said = [message.source for message in result.messages if message.source != "bob"]
+    assert said == ["user", "alice", "dave", "alice", "dave", "alice"]
+    assert [sum(text == "go" for text in seen) for seen in script.seen] == [1, 1]
+
+
 def test_a_selecting_model_is_rerouted() -> None:
     """A choice the guard does not like is replaced by its own."""
     chooser = Script(Say("bad: carol"), Say("alice"))
@@ -1009,25 +1022,35 @@ def test_a_result_that_is_found_fault_with_takes_the_run_back() -> None:
         await asyncio.sleep(0.1)
         return Answer("approve")
 
-    class Either:
-        """Finds fault with a result, and with any call of another tool."""
+    class Consent:
+        """Asks about every call of a tool."""
 
-        type = LOOP
+        type = EMPTY
 
-        def __call__(self, event: ToolReturned | ToolRequested, run: Run) -> Anomaly | None:
+        def __call__(self, event: ToolRequested, run: Run) -> Anomaly | None:
             """Find fault."""
-            found = event.tool == ("look" if isinstance(event, ToolReturned) else "act")
-            return Anomaly(type=LOOP, message="bad") if found else None
+            return Anomaly(type=EMPTY, message="bad") if event.tool == "act" else None
 
-    ladder = rule(LOOP, {"roll_back": 1}, {"ask": {"timeout": 5}})
-    guard = Guard(ladder, detectors=[Either()], approver=person, strict=True)
+    rules = {LOOP: {"ladder": [{"roll_back": 1}]}, EMPTY: {"ladder": [{"ask": {"timeout": 5}}]}}
+    detectors = [finds(ToolReturned, bad_result), Consent()]
+    guard = Guard(Policy.model_validate({"rules": rules}), detectors=detectors, approver=person, strict=True)
     script = Script(calls, LEARNED)
     done: list[str] = []
     alice = guarded(agent("alice", script, look, acting(done)), guard)
     assert texts(within(alone(alice.run(task="go")))) == ["user: go", "alice: learned"]
     assert script.calls == 2
     assert done == []
-    assert took(guard, alice) == [(Kind.ROLL_BACK, True)]
+    assert took(guard, alice) == [(Kind.ASK, True), (Kind.ROLL_BACK, True)]
+
+
+def test_a_team_is_of_use_after_every_roll_back() -> None:
+    """An agent that is stopped twice does not keep the others from their turns."""
+    guard = guarding(BAD_CALL, {"roll_back": 2})
+    script = Script(Say("turn 0"), bad(), bad("c"), LEARNED)
+    team = guarded(RoundRobinGroupChat([agent("alice", script, acting([])), speaker("bob")], max_turns=4), guard)
+    said = ["user: go", "alice: turn 0", "bob: bob speaks", "alice: learned", "bob: bob speaks"]
+    assert texts(within(alone(team.run(task="go")))) == said
+    assert took(guard, team) == [(Kind.ROLL_BACK, True), (Kind.ROLL_BACK, True)]
 
 
 def test_no_run_is_taken_back_more_often_than_its_rung_says() -> None:
