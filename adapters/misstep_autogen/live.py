@@ -16,7 +16,7 @@ from autogen_core import CancellationToken
 import misstep
 from misstep.approval import Answer
 from misstep.decisions import Kind
-from misstep.enact import aasked
+from misstep.enact import Consult, aasked
 from misstep.errors import Signal
 from misstep.events import Status
 from misstep.guard import Guard
@@ -112,6 +112,8 @@ class Live:
         AutoGen waits for all that is under way, and tells its agents nothing of a task that is cancelled: that is
         looked for from time to time.
         """
+        if not isinstance(effect, Consult):
+            return await aasked(guard, effect)
         asking = asyncio.ensure_future(aasked(guard, effect))
         if token is not None:
             token.link_future(asking)
