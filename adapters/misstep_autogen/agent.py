@@ -9,6 +9,7 @@ from autogen_agentchat.agents import SocietyOfMindAgent
 from autogen_agentchat.base import Response
 
 from misstep_autogen.entrance import Entrance, Visit
+from misstep_autogen.halted import TurnLeft
 from misstep_autogen.live import Live
 from misstep_autogen.place import Place, Stream
 
@@ -45,11 +46,16 @@ class AgentPatch(Entrance):
                         live.keep(item)
                     yield item
             return
+        except TurnLeft:
+            if visit.turn is None:
+                raise
+            instead = visit.turn.left()
         except Exception as error:
-            sign = live.sign(self.target) if visit.seated and visit.turn and live.halted_by(error) else None
+            sign = live.sign(self.target) if visit.team is not None and visit.turn and live.stopped_by(error) else None
             if sign is None:
                 raise
-        yield Response(chat_message=sign)
+            instead = Response(chat_message=sign)
+        yield instead
 
     def _place(self, live: Live, path: str, scope: str) -> Place:
         name = str(self.target.name)

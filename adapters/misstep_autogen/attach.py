@@ -15,7 +15,7 @@ from misstep_autogen.agent import AgentPatch
 from misstep_autogen.live import OnHalt, Root
 from misstep_autogen.patch import Patch, patch_of
 from misstep_autogen.place import joined
-from misstep_autogen.seats import GUARDED
+from misstep_autogen.seats import means_of
 from misstep_autogen.team import TeamPatch
 from misstep_autogen.workbench import HandoffPatch, WorkbenchPatch
 
@@ -30,8 +30,9 @@ def guarded(team_or_agent: T, guard: Guard, *, on_halt: OnHalt = "return") -> T:
 
     Runs are begun by `run`, `run_stream` and, of an agent, `on_messages` and `on_messages_stream`; agents and teams
     called within one belong to it. A halt ends the run softly: the result has what was done, and the reason as its
-    `stop_reason`. With `on_halt="raise"`, and always inside a team that is not guarded, `Halted` is raised.
-    `team.last_run` is the id of the run begun last. A second guard takes the place of the first.
+    `stop_reason`. With `on_halt="raise"`, and always inside a team that is not guarded, `Halted` is raised. A run that
+    is taken back begins again from an earlier state, and its result has the messages that stand; what was streamed of
+    the others is out. `team.last_run` is the id of the run begun last. A second guard takes the place of the first.
 
     A custom agent without a model client of its own is seen by its turns only; what it calls past AutoGen's tools and
     model clients nobody judges, and the log says so. On a runtime that was started outside the run, an agent that
@@ -42,9 +43,10 @@ def guarded(team_or_agent: T, guard: Guard, *, on_halt: OnHalt = "return") -> T:
     known = patch_of(team_or_agent)
     if known is not None and known.root is not None and known.root.guard is guard:
         return team_or_agent
-    guard.attach(GUARDED)
+    means = means_of(team_or_agent)
+    guard.attach(*means)
     unguard(team_or_agent)
-    root = Root(team_or_agent, guard, on_halt)
+    root = Root(team_or_agent, guard, on_halt, means)
     path = "" if isinstance(team_or_agent, Team) else team_or_agent.name
     try:
         for patch, at in _patches(team_or_agent, path, set()):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -12,14 +13,14 @@ from autogen_agentchat.base import Team
 from autogen_core import MessageHandlerContext
 
 from misstep_autogen import private
-from misstep_autogen.halted import Halted
+from misstep_autogen.halted import Halted, TurnLeft
 from misstep_autogen.live import Live, Root, shielded
 from misstep_autogen.messages import task_of
 from misstep_autogen.model import ModelProxy
 from misstep_autogen.patch import Patch
 from misstep_autogen.place import MODEL, Place, Stream, at, here, streamed
-from misstep_autogen.run import RunSeat
-from misstep_autogen.seats import GUARDED
+from misstep_autogen.run import Given, RunSeat
+from misstep_autogen.seats import means_of
 from misstep_autogen.turn import Turn
 
 _VERSION = version("autogen-agentchat")
@@ -32,12 +33,12 @@ class Visit:
     """
     One call of an entrance: the place it leads to, what is handed in, the turn and the run that begin with it.
 
-    `seated` where a team gives the turn: its manager then knows how to end the run.
+    `team` is who gives the turn, if a team does: its manager knows how to end the run, and who may be next.
     """
 
     place: Place | None
     given: Sequence[Any] = ()
-    seated: bool = False
+    team: Any = None
     turn: Turn | None = None
     seat: RunSeat | None = None
 
@@ -67,42 +68,51 @@ class Entrance(Patch):
             self.put(private.MODEL_CLIENT, ModelProxy(client, self.speaker))
 
     def speaker(self) -> Place | None:
-        """Where the model is called; None where nobody is to judge the call. Raises `Halted` once the run is halted."""
+        """Where the model is called; None where nobody is to judge it. Raises `Halted` once the run is stopped."""
         place = (here() or self._adopted()) if self.holders else None
         if place is None or place.in_hand == MODEL:
             return None
-        if not place.live.over:
-            return place
-        if place.live.halted is not None:
-            raise Halted(place.live.halted)
-        return None
+        live = place.live
+        if live.stopping is not None and (live.over or live.goes_back):
+            raise Halted(live.stopping)
+        return None if live.over else place
 
     async def _call(self, method: str, args: Any, kwargs: Mapping[str, Any]) -> Any:
-        original, visit = self.original(method), self._visit(method, args, kwargs)
+        visit = self._visit(method, args, kwargs)
+        given = Given(args, kwargs)
+        work = partial(self._answered, method, visit)
+        return await (work(given) if visit.seat is None else visit.seat.answer(work, given))
+
+    async def _answered(self, method: str, visit: Visit, given: Given) -> Any:
+        turn = visit.turn
         try:
-            if visit.turn is not None:
-                visit.turn.begin(visit.given)
+            if turn is not None:
+                turn.begin(visit.given)
             with at(visit.place):
-                result = await original(*args, **kwargs)
-            if visit.turn is not None:
-                result = visit.turn.end(result)
-            return visit.seat.finished(result) if visit.seat is not None else result
-        except BaseException as error:
-            instead = visit.seat.failed(error) if visit.seat is not None else None
-            if instead is None:
+                result = await self.original(method)(*given.args, **given.kwargs)
+            return result if turn is None else turn.end(result)
+        except TurnLeft:
+            if turn is None:
                 raise
-            return instead
+            return turn.left()
 
     def _stream(self, method: str, args: Any, kwargs: Mapping[str, Any]) -> Stream:
-        return self._streaming(self.original(method)(*args, **kwargs), method, args, kwargs)
+        begin = partial(self._begin, method)
+        given = Given(args, kwargs)
+        return self._streaming(begin, begin(given), method, given)
 
-    async def _streaming(self, original: Stream, method: str, args: Any, kwargs: Mapping[str, Any]) -> Stream:
-        visit = self._visit(method, args, kwargs)
-        items = streamed(visit.place, original)
-        if visit.place is not None:
-            items = self._passing(visit, visit.place, items)
-        if visit.seat is not None:
-            items = visit.seat.stream(items)
+    def _begin(self, method: str, given: Given) -> Stream:
+        """The object's own stream; what it objects to in its arguments it says at once."""
+        return self.original(method)(*given.args, **given.kwargs)
+
+    async def _streaming(self, begin: Callable[[Given], Stream], first: Stream, method: str, given: Given) -> Stream:
+        visit = self._visit(method, given.args, given.kwargs)
+
+        def pass_on(given: Given, original: Stream | None = None) -> Stream:
+            items = streamed(visit.place, original or begin(given))
+            return items if visit.place is None else self._passing(visit, visit.place, items)
+
+        items = pass_on(given, first) if visit.seat is None else visit.seat.stream(pass_on, given, first)
         async with aclosing(items):
             async for item in items:
                 yield item
@@ -126,26 +136,28 @@ class Entrance(Patch):
         place, seat = here(), None
         if place is None or place.live.over or (self.root is not None and self.root.guard is not place.live.guard):
             place = self._adopted(by=self.root)
-            seated = place is not None
+            team = _giver(place.live.target, self.target) if place is not None else None
         else:
-            seated = isinstance(place.owner, Team)
+            team = place.owner if isinstance(place.owner, Team) else None
         if place is None:
             live = self._begun(root, given)
             place = self._place(live, "", "")
             raises = root.on_halt == "raise" or _in_handler()
-            seat = RunSeat(live, root, kwargs, responds=turns, raises=raises)
+            seat = RunSeat(live, root, responds=turns, raises=raises)
         elif place.owner is not self.target:
             place = place.within(self.target.name, self.target, minutes=self.minutes)
         messages = given if isinstance(given, Sequence) and not isinstance(given, str) else ()
         if not turns or place.turn is not None:
-            return Visit(place, messages, seated, seat=seat)
-        turn = Turn(place.live, self.target, place.agent, place.instance)
-        return Visit(replace(place, turn=turn), messages, seated, turn, seat)
+            return Visit(place, messages, team, seat=seat)
+        turn = Turn(place.live, self.target, place.agent, place.instance, team)
+        return Visit(replace(place, turn=turn), messages, team, turn, seat)
 
     def _begun(self, root: Root, given: Any) -> Live:
         """A run of its own; one that was begun at a participant, on its own, belongs to no conversation."""
+        seats, agents = root.means if self.root is not None else means_of(self.target)
         session = root.guard.open(
-            seats=GUARDED,
+            seats=seats,
+            agents=agents,
             framework="autogen",
             version=_VERSION,
             task=task_of(given),
@@ -171,6 +183,11 @@ class Entrance(Patch):
 
     def _place(self, live: Live, path: str, scope: str) -> Place:
         raise NotImplementedError
+
+
+def _giver(team: Any, target: Any) -> Any:
+    """The team, if it gives turns to the target itself."""
+    return team if isinstance(team, Team) and any(each is target for each in private.inner(team)) else None
 
 
 def _in_handler() -> bool:

@@ -1,6 +1,7 @@
-"""The halt signal of AutoGen."""
+"""How misstep leaves the flow of AutoGen."""
 
 import misstep
+from misstep.errors import Diverted
 
 
 class Halted(misstep.Halted):
@@ -10,3 +11,7 @@ class Halted(misstep.Halted):
     AutoGen has no signal of its own: a team turns any exception of an agent into a `RuntimeError` with its words,
     which the run seat knows again.
     """
+
+
+class TurnLeft(Diverted):
+    """Ends an agent's turn so that another one is given it; never leaves the agent."""

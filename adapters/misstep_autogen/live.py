@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import uuid
 from collections.abc import Iterator, Sequence
@@ -10,23 +11,35 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from autogen_agentchat.base import Response
 from autogen_agentchat.messages import ModelClientStreamingChunkEvent, StopMessage
+from autogen_core import CancellationToken
 
 import misstep
+from misstep.approval import Answer
+from misstep.decisions import Kind
+from misstep.enact import Consult, aasked
+from misstep.errors import Signal
 from misstep.events import Status
 from misstep.guard import Guard
-from misstep.session import Session
+from misstep.session import Session, Verdict
+from misstep_autogen.rollback import Lesson, Snapshots
+from misstep_autogen.seats import Means
 
 if TYPE_CHECKING:
     from misstep_autogen.patch import Patch
 
 OnHalt = Literal["return", "raise"]
 
+_GLANCE = 0.1
+"""Seconds between two looks at whether anybody still waits for a run in which a person is asked."""
+
+_TAKEN_BACK = "misstep takes this run back to an earlier state"
+
 
 class Root:
     """What `guarded` was called with, what was patched for it, and the runs of it that are going on."""
 
-    def __init__(self, target: Any, guard: Guard, on_halt: OnHalt) -> None:
-        self.target, self.guard, self.on_halt = target, guard, on_halt
+    def __init__(self, target: Any, guard: Guard, on_halt: OnHalt, means: Means) -> None:
+        self.target, self.guard, self.on_halt, self.means = target, guard, on_halt, means
         self.thread = f"autogen:{uuid.uuid4().hex[:16]}"
         self.users: set[str] = set()
         """The names of the agents a person speaks through."""
@@ -37,7 +50,7 @@ class Root:
         target = memo.get(id(self.target))
         if target is None:
             return self
-        clone = memo[id(self)] = Root(target, self.guard, self.on_halt)
+        clone = memo[id(self)] = Root(target, self.guard, self.on_halt, self.means)
         clone.users = set(self.users)
         clone.patches = copy.deepcopy(self.patches, memo)
         return clone
@@ -45,10 +58,12 @@ class Root:
 
 class Live:
     """
-    One run. `target` is the agent or team it was begun at, `work` what that has given so far.
+    One run. `target` is the agent or team it was begun at, `work` what that has given so far, `snapshots` the states
+    it can be taken back to (None where no rule takes any run back).
 
-    After a halt, `signs` are the messages by which turns in a team were ended, by the id of their agents, and
-    `unheard` what was handed to agents and teams that were not given their turn any more.
+    Once the run is to be stopped, `signs` are the messages by which turns in a team were ended, by the id of their
+    agents. `unheard` is what was handed to agents and teams that lost their turn before they heard it. `lessons` are
+    what agents, by their paths, were taught when the run was taken back.
     """
 
     def __init__(self, root: Root, session: Session, target: Any) -> None:
@@ -57,28 +72,87 @@ class Live:
         self.work: list[Any] = []
         self.signs: dict[int, str] = {}
         self.unheard: dict[int, Sequence[Any]] = {}
+        self.lessons: dict[str, list[Lesson]] = {}
         self.over = False
+        self.snapshots = Snapshots() if _rolls_back(root.guard) else None
+        self._taken_back = False
+        self._task = asyncio.current_task()
+        self._left = False
 
     @property
     def halted(self) -> str | None:
         """Why the run is to end, once that was decided."""
         return self.session.halted
 
-    def halted_by(self, error: BaseException) -> bool:
-        """Whether an exception is our halt, or what AutoGen made of it: its words in an exception of another type."""
-        if self.halted is None or not isinstance(error, Exception):
+    @property
+    def goes_back(self) -> bool:
+        """Whether the run is stopped only to be taken back."""
+        return self._taken_back and self.halted is None
+
+    @property
+    def stopping(self) -> str | None:
+        """Why the run is to be stopped, for good or to be taken back."""
+        return self.halted or (_TAKEN_BACK if self._taken_back else None)
+
+    def go_back(self) -> str:
+        """Stop the run everywhere, so that its seat can take it back; the reason."""
+        self._taken_back = True
+        return _TAKEN_BACK
+
+    def go_on(self) -> None:
+        """The run was taken back, and begins again."""
+        self._taken_back = False
+        self.signs.clear()
+
+    async def ask(self, token: CancellationToken | None, guard: Guard, effect: Any) -> Any:
+        """
+        What a person answers; nobody waits for one once the run is cancelled or its reader has left, and what was
+        asked about is rejected.
+
+        AutoGen waits for all that is under way, and tells its agents nothing of a task that is cancelled: that is
+        looked for from time to time.
+        """
+        if not isinstance(effect, Consult):
+            return await aasked(guard, effect)
+        asking = asyncio.ensure_future(aasked(guard, effect))
+        if token is not None:
+            token.link_future(asking)
+        try:
+            while not asking.done():
+                if self._abandoned():
+                    return Answer("reject", given=False)
+                await asyncio.wait({asking}, timeout=_GLANCE)
+        finally:
+            asking.cancel()
+        return asking.result()
+
+    def leave(self) -> None:
+        """Nobody reads the run's stream any more."""
+        self._left = True
+
+    def _abandoned(self) -> bool:
+        return self.over or self._left or (self._task is not None and self._task.cancelling() > 0)
+
+    def due(self, kind: Kind) -> Verdict | None:
+        """What was put off for this seat."""
+        with self.session.run.lock:
+            return self.session.due(kind)
+
+    def stopped_by(self, error: BaseException) -> bool:
+        """Whether an exception is our signal, or what AutoGen made of it: its words in an exception of another type."""
+        if self.stopping is None or not isinstance(error, Exception):
             return False
-        return isinstance(error, misstep.Halted) or self.halted in str(error)
+        return isinstance(error, misstep.Halted) or self.stopping in str(error)
 
     def sign(self, agent: Any) -> StopMessage | None:
         """
-        What an agent says to end its halted turn; no other agent ever hears it.
+        What an agent says to end the turn it is stopped in; no other agent ever hears it.
 
         None the second time: whoever chooses the speakers does not know it for the end.
         """
         if id(agent) in self.signs:
             return None
-        message = StopMessage(content=str(self.halted), source=agent.name)
+        message = StopMessage(content=str(self.stopping), source=agent.name)
         self.signs[id(agent)] = message.id
         return message
 
@@ -88,6 +162,12 @@ class Live:
             self.work.append(item.chat_message)
         elif not isinstance(item, ModelClientStreamingChunkEvent):
             self.work.append(item)
+
+    def forget(self, standing: Sequence[Any]) -> None:
+        """Keep nothing of what was said after the last of those messages: it was taken back."""
+        ids = {message.id for message in standing}
+        last = max((place for place, item in enumerate(self.work) if item.id in ids), default=-1)
+        del self.work[last + 1 :]
 
     def enacted(self) -> None:
         """The halt takes effect where no model or tool seat has met it."""
@@ -104,12 +184,18 @@ class Live:
                 self.guard.end(self.session.run.id, status, error=error)
 
 
+def _rolls_back(guard: Guard) -> bool:
+    """Whether any rule takes runs back: only then is it worth what saving states costs."""
+    rungs = (rung for type_ in guard.policy.rules for rung in guard.policy.ladder(type_))
+    return guard.mode == "enforce" and any(rung.kind is Kind.ROLL_BACK for rung in rungs)
+
+
 @contextmanager
 def shielded(guard: Guard, where: str) -> Iterator[None]:
     """The boundary round a hook that no driver of the core runs: our failures are reported and go no further."""
     try:
         yield
     except Exception as error:
-        if isinstance(error, misstep.Halted) or guard.strict:
+        if isinstance(error, Signal) or guard.strict:
             raise
         guard.failed(where, error)

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from autogen_core.models import CreateResult, LLMMessage, UserMessage
+from pydantic import BaseModel
 
 from misstep.conversation import Listener, unheard
+from misstep.decisions import Reroute, RollBack
 from misstep.enact import Rescue, Steps, adrive, model_call
 from misstep.events import Event, ModelFailed, ModelRequested, ModelResponded, Tool
 from misstep.session import Session
 from misstep_autogen import private
-from misstep_autogen.halted import Halted
+from misstep_autogen.halted import Halted, TurnLeft
 from misstep_autogen.messages import declared, key_of, own_key, proposed, said, usage_of
 from misstep_autogen.place import MODEL, Place, Stream, at, streamed
+from misstep_autogen.rollback import taught
 from misstep_autogen.stream import driven
 
 _batches = itertools.count()
@@ -31,16 +34,33 @@ class Declared:
     tools: tuple[Tool, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a handler is given: the messages, and the client that takes the place of the agent's own, if any."""
+
+    messages: Sequence[LLMMessage]
+    client: Any = None
+
+
 class AutoGenModelSeat:
-    """A model call: the handler takes messages and gives a `CreateResult`."""
+    """A model call: the handler takes a `Request` and gives a `CreateResult`."""
 
     def __init__(
-        self, place: Place, model: str, messages: Sequence[LLMMessage], tools: Sequence[Any], *, streaming: bool = False
+        self,
+        place: Place,
+        model: str,
+        messages: Sequence[LLMMessage],
+        options: Mapping[str, Any],
+        *,
+        streaming: bool = False,
     ) -> None:
         self.session: Session = place.live.session
         self.streaming = streaming
-        self._place, self._model, self._messages, self._tools = place, model, messages, tools
+        self._place, self._model, self._messages = place, model, messages
+        self._tools, self._output = options.get("tools") or (), options.get("json_output")
         self._batch = f"m{next(_batches)}"
+        self._raw: CreateResult | None = None
+        """The last reply."""
 
     def opening(self) -> list[Event]:
         """What is new in the conversation; what was written up for this one call was said elsewhere."""
@@ -64,13 +84,16 @@ class AutoGenModelSeat:
         told.tools = tools
         return [*events, requested]
 
-    def request(self, feedback: Sequence[str], model: Any = None) -> list[LLMMessage]:
-        """The messages, with the feedback as the last words."""
-        return [*self._messages, *(UserMessage(content=text, source="misstep") for text in feedback)]
+    def request(self, feedback: Sequence[str], model: Any = None) -> Request:
+        """The messages, with what was learned earlier in its place, and the feedback as the last words."""
+        told = [UserMessage(content=text, source="misstep") for text in feedback]
+        lessons = self._place.live.lessons.get(self._place.instance)
+        messages = self._messages if lessons is None else taught(self._messages, lessons)
+        return Request([*messages, *told], model)
 
     def reply(self, raw: CreateResult | None, attempt: int) -> ModelResponded:
         """What came back; a stream that ended without an answer said nothing."""
-        place = self._place
+        place, self._raw = self._place, raw
         if raw is None:
             return self._responded(attempt)
         return self._responded(
@@ -94,6 +117,25 @@ class AutoGenModelSeat:
             error=str(error),
             error_type=type(error).__name__,
         )
+
+    def rewrite(self, raw: CreateResult, content: str) -> CreateResult:
+        """The reply in other words, which the agent's conversation will show as its own; beside calls, its thought."""
+        if not isinstance(raw.content, str):
+            return raw.model_copy(update={"thought": content})
+        if isinstance(self._output, type) and issubclass(self._output, BaseModel):
+            self._output.model_validate_json(content)  # its agent could not read it, and would raise
+        with self.session.run.lock:
+            self.session.run.spoke(self._place.instance, own_key(self._place, content))
+        return raw.model_copy(update={"content": content})
+
+    def leave(self, decision: Reroute | RollBack) -> CreateResult:
+        """End the turn here; a manager has none, and its choice is overridden where it is made."""
+        if isinstance(decision, RollBack):
+            raise Halted(self._place.live.go_back())
+        if self._place.turn is not None:
+            raise TurnLeft
+        assert self._raw is not None
+        return self._raw
 
     def stop(self, reason: str) -> CreateResult:
         """End the turn here, and with it the run."""
@@ -127,12 +169,13 @@ class ModelProxy:
         if place is None:
             return await client.create(messages, **kwargs)
 
-        async def ask(request: Sequence[LLMMessage]) -> CreateResult:
+        async def create(request: Request) -> CreateResult:
             with at(place.holding(MODEL)):
-                return await client.create(request, **kwargs)
+                return await (request.client or client).create(request.messages, **kwargs)
 
         steps = self._steps(place, messages, kwargs, streaming=False)
-        return await adrive(place.live.guard, steps, ask, Rescue(messages))
+        ask = partial(place.live.ask, kwargs.get("cancellation_token"))
+        return await adrive(place.live.guard, steps, create, Rescue(Request(messages)), ask)
 
     async def create_stream(self, messages: Sequence[LLMMessage], **kwargs: Any) -> Stream:
         """One model call whose tokens are passed on as they come, or, where a rule says `hold`, once it is accepted."""
@@ -142,18 +185,20 @@ class ModelProxy:
                 yield item
             return
 
-        def begin(request: Sequence[LLMMessage]) -> Stream:
-            return streamed(place.holding(MODEL), client.create_stream(request, **kwargs))
+        def begin(request: Request) -> Stream:
+            stream = (request.client or client).create_stream(request.messages, **kwargs)
+            return streamed(place.holding(MODEL), stream)
 
-        guard = place.live.guard
+        guard, ask = place.live.guard, partial(place.live.ask, kwargs.get("cancellation_token"))
         steps = self._steps(place, messages, kwargs, streaming=not guard.holds)
-        async for item in driven(guard, steps, begin, Rescue(messages), CreateResult, hold=guard.holds):
+        rescue: Rescue[CreateResult] = Rescue(Request(messages))
+        async for item in driven(guard, steps, begin, rescue, CreateResult, ask, hold=guard.holds):
             yield item
 
     def _steps(self, place: Place, messages: Any, kwargs: dict[str, Any], *, streaming: bool) -> Steps:
         def take() -> AutoGenModelSeat:
             model = private.model_name(self._misstep_client)
-            return AutoGenModelSeat(place, model, messages, kwargs.get("tools") or (), streaming=streaming)
+            return AutoGenModelSeat(place, model, messages, kwargs, streaming=streaming)
 
         return model_call(place.live.guard, take)
 

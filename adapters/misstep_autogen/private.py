@@ -6,14 +6,19 @@ A class of the user's own need not have any of them: what is not there is not gu
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import copy
+from collections.abc import Collection, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
 from autogen_agentchat.agents import MessageFilterAgent, SocietyOfMindAgent
 from autogen_agentchat.base import ChatAgent, Team
 from autogen_agentchat.messages import StopMessage
+from autogen_agentchat.teams import MagenticOneGroupChat
 from autogen_agentchat.teams._group_chat import _events as group_chat
+from autogen_agentchat.teams._group_chat._base_group_chat_manager import BaseGroupChatManager
 from autogen_agentchat.teams._group_chat._chat_agent_container import ChatAgentContainer
+from autogen_agentchat.teams._group_chat._graph._digraph_group_chat import GraphFlowManager
+from autogen_agentchat.teams._group_chat._round_robin_group_chat import RoundRobinGroupChatManager
 
 from misstep.side_effects import Classified, declared_on
 
@@ -65,6 +70,41 @@ def says_of(workbench: Any, name: str) -> Classified | None:
     return None if tool is None else declared_on(tool, getattr(tool, "_func", None), type(tool).run)
 
 
+def parts(target: Any) -> Iterator[Any]:
+    """All the agents and teams an agent or a team holds itself."""
+    yield from inner(target)
+    for workbench in workbenches(target):
+        yield from called(workbench)
+
+
+def within(target: Any, seen: set[int] | None = None) -> Iterator[Any]:
+    """An agent or a team, and all it holds."""
+    seen = set() if seen is None else seen
+    if id(target) not in seen:
+        seen.add(id(target))
+        yield target
+        for part in parts(target):
+            yield from within(part, seen)
+
+
+def participants(team: Any) -> Collection[str]:
+    """The names of those a team gives turns to."""
+    return [each.name for each in inner(team)]
+
+
+def speakers(target: Any) -> Iterator[str]:
+    """The names of those a team in an agent or a team can be made to give a turn to."""
+    for team in within(target):
+        if isinstance(team, Team) and not isinstance(team, MagenticOneGroupChat):
+            yield from participants(team)
+
+
+def target_of(agent: Any, tool: str) -> str | None:
+    """Whom an agent's hand-off tool hands off to."""
+    handoff = getattr(agent, "_handoffs", {}).get(tool)
+    return None if handoff is None else handoff.target
+
+
 def instructions(agent: Any) -> Collection[str] | None:
     """An agent's own system messages; None where it is not known which they are."""
     messages = getattr(agent, "_system_messages", None)
@@ -96,15 +136,67 @@ async def stop(manager: Any, reason: str) -> None:
     await manager._signal_termination(StopMessage(content=reason, source=manager._name))
 
 
-def settle(team: Any, signs: Collection[str], unheard: Mapping[int, Sequence[Any]]) -> None:
+def circle_on(manager: Any, name: str) -> None:
+    """A team that goes round goes on from the one who was given the turn."""
+    if isinstance(manager, RoundRobinGroupChatManager):
+        manager._next_speaker_index = (manager._participant_names.index(name) + 1) % len(manager._participant_names)
+
+
+def comes_next(manager: Any, name: str) -> bool:
+    """Whether an agent's turn in a flow has come anyway."""
+    return isinstance(manager, GraphFlowManager) and name in manager._ready
+
+
+async def heard_aside(manager: Any, messages: Sequence[Any]) -> bool:
+    """Put into a thread what was said in a turn outside a flow, which goes on as before; False where there is none."""
+    if not isinstance(manager, GraphFlowManager):
+        return False
+    await BaseGroupChatManager.update_message_thread(manager, messages)
+    return True
+
+
+def settle(team: Any, signs: Collection[str], unheard: MutableMapping[int, Sequence[Any]]) -> None:
     """
-    What a team's participants have yet to hear after a halt: not the signs by which halted turns were ended, and
-    what was handed to those (by id) who were not given their turn any more.
+    What a team's participants have yet to hear: not the signs by which halted turns were ended, and what was handed
+    to those (by id) who lost their turn before they heard it.
     """
     for agent in _agents(team).values():
         if isinstance(agent, ChatAgentContainer):
-            waiting = [*unheard.get(id(agent._agent), ()), *agent._message_buffer]
+            waiting = [*unheard.pop(id(agent._agent), ()), *agent._message_buffer]
             agent._message_buffer[:] = [message for message in waiting if message.id not in signs]
+
+
+def thread(team: Any) -> Sequence[Any]:
+    """All that was said in a team; nothing of what has no manager."""
+    return getattr(manager(team), "_message_thread", ())
+
+
+async def recount(team: Any, said: Sequence[Any]) -> None:
+    """A team's termination condition counts on from what stands; AutoGen's states leave it out."""
+    condition = getattr(manager(team), "_termination_condition", None)
+    if condition is not None:
+        await condition.reset()
+        if said and await condition(said) is not None:
+            await condition.reset()
+
+
+async def clear_contexts(target: Any) -> None:
+    """Empty what selecting managers show their models: loading a state adds to it."""
+    for team in within(target):
+        context = getattr(manager(team), "_model_context", None)
+        if context is not None:
+            await context.clear()
+
+
+def groups(team: Any) -> Mapping[str, set[str]] | None:
+    """The activation groups that made a flow's agents ready; AutoGen's states leave them out."""
+    return copy.deepcopy(getattr(manager(team), "_triggered_activation_groups", None))
+
+
+def set_groups(team: Any, groups: Mapping[str, set[str]] | None) -> None:
+    """Put them back."""
+    if groups is not None:
+        manager(team)._triggered_activation_groups = copy.deepcopy(groups)
 
 
 def _agents(team: Any) -> dict[str, Any]:

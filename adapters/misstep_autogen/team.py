@@ -58,7 +58,7 @@ class TeamPatch(Entrance):
 
     def _managed(self, manager: Any) -> Any:
         if self.holders:
-            self._manager = ManagerPatch(manager, self.live)
+            self._manager = ManagerPatch(manager, self.target, self.live)
             self._manager.apply()
         return manager
 
@@ -69,9 +69,9 @@ class TeamPatch(Entrance):
 
     async def _passing(self, visit: Visit, place: Place, items: Stream) -> Stream:
         live = place.live
-        if live.halted is not None:
+        if live.stopping is not None:
             live.unheard[id(self.target)] = list(visit.given)
-            yield TaskResult(messages=[], stop_reason=live.halted)
+            yield TaskResult(messages=[], stop_reason=live.stopping)
             return
         try:
             async with aclosing(items):
@@ -84,11 +84,11 @@ class TeamPatch(Entrance):
                         live.keep(item)
                     yield item
         except Exception as error:
-            if not live.halted_by(error):
+            if not live.stopped_by(error):
                 raise
-            raise Halted(str(live.halted)) from None
+            raise Halted(str(live.stopping)) from None
         finally:
-            if live.halted is not None:
+            if live.stopping is not None or live.unheard:
                 with shielded(live.guard, "the end of a team"):
                     private.settle(self.target, live.signs.values(), live.unheard)
 

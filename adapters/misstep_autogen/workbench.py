@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from autogen_core.tools import TextResultContent, ToolResult
+from autogen_core.tools import ToolResult
 
-from misstep.enact import Rescue, Steps, adrive, tool_call
+from misstep.enact import Rescue, adrive, tool_call
+from misstep.side_effects import HANDOFF
 from misstep_autogen.messages import call_key
 from misstep_autogen.patch import Patch
 from misstep_autogen.place import Place, Stream, at, here, streamed
 from misstep_autogen.private import says_of
 from misstep_autogen.stream import driven
-from misstep_autogen.tool import AutoGenToolSeat
+from misstep_autogen.tool import HandoffSeat, WorkbenchSeat, failed, not_made
 
 _unnamed = itertools.count()
 
@@ -29,22 +30,6 @@ class ToolPatch(Patch):
         if place is None or (place.live.over and place.live.halted is None):
             return None
         return None if key is not None and place.in_hand == call_key(place.scope, key) else place
-
-    def steps(
-        self,
-        place: Place,
-        tool: str,
-        arguments: Any,
-        key: str,
-        answer: Callable[[str], Any],
-        read: Callable[[Any], tuple[str, bool]],
-        recorded: Callable[[str], Any] = str,
-    ) -> Steps:
-        """The core's loop for the call."""
-        says = says_of(self.target, tool)
-        return tool_call(
-            place.live.guard, lambda: AutoGenToolSeat(place, tool, arguments, key, answer, read, recorded, says)
-        )
 
 
 class WorkbenchPatch(ToolPatch):
@@ -63,18 +48,23 @@ class WorkbenchPatch(ToolPatch):
         key = _key(place, call_id)
 
         async def execute(request: Any) -> ToolResult:
+            if place.live.goes_back:
+                return failed(name, str(place.live.stopping))
             with at(place.holding(key)):
                 try:
                     return await original(name, request, **more)
                 except Exception as error:
                     return failed(name, str(error))
 
-        answer = _answering(name)
-        steps = self.steps(place, name, arguments, key, answer, _read, _recording(name))
+        refuse = partial(failed, name)
+        steps = tool_call(
+            place.live.guard, lambda: WorkbenchSeat(place, name, arguments, key, says_of(self.target, name))
+        )
+        ask = partial(place.live.ask, cancellation_token)
         try:
-            return await adrive(place.live.guard, steps, execute, Rescue(arguments, answer))
+            return await adrive(place.live.guard, steps, execute, Rescue(arguments, refuse), ask)
         except (Exception, asyncio.CancelledError) as error:
-            return answer(_swallowed(place, error))
+            return refuse(_swallowed(place, error))
 
     async def call_tool_stream(
         self, name: str, arguments: Any = None, cancellation_token: Any = None, call_id: str | None = None, **more: Any
@@ -89,29 +79,32 @@ class WorkbenchPatch(ToolPatch):
         key = _key(place, call_id)
 
         async def execute(request: Any) -> Stream:
+            if place.live.goes_back:
+                yield failed(name, str(place.live.stopping))
+                return
             try:
                 async for item in streamed(place.holding(key), original(name, request, **more)):
                     yield item
             except Exception as error:
                 yield failed(name, str(error))
 
-        answer = _answering(name)
-        steps = self.steps(place, name, arguments, key, answer, _read, _recording(name))
+        refuse = partial(failed, name)
+        steps = tool_call(
+            place.live.guard, lambda: WorkbenchSeat(place, name, arguments, key, says_of(self.target, name))
+        )
+        rescue = Rescue(arguments, refuse)
+        ask = partial(place.live.ask, cancellation_token)
         try:
-            async for item in driven(place.live.guard, steps, execute, Rescue(arguments, answer), ToolResult):
+            async for item in driven(place.live.guard, steps, execute, rescue, ToolResult, ask):
                 yield item
             return
         except (Exception, asyncio.CancelledError) as error:
-            instead = answer(_swallowed(place, error))
+            instead = refuse(_swallowed(place, error))
         yield instead
 
 
 class HandoffPatch(ToolPatch):
-    """
-    A hand-off tool of an agent.
-
-    AutoGen hands off whatever the tool answers; where it was refused, the turn's response is changed.
-    """
+    """A hand-off tool of an agent."""
 
     methods = ("run_json",)
 
@@ -129,33 +122,13 @@ class HandoffPatch(ToolPatch):
                 except Exception as error:
                     return f"Error: {error}"
 
-        def answer(objection: str) -> str:
-            if place.turn is not None:
-                place.turn.objections.add(objection)
-            return objection
-
-        steps = self.steps(place, self.target.name, args, key, answer, lambda raw: (str(raw), False))
+        refuse = partial(not_made, place)
+        steps = tool_call(place.live.guard, lambda: HandoffSeat(place, self.target.name, args, key, HANDOFF))
+        ask = partial(place.live.ask, cancellation_token)
         try:
-            return await adrive(place.live.guard, steps, execute, Rescue(args, answer))
+            return await adrive(place.live.guard, steps, execute, Rescue(args, refuse), ask)
         except (Exception, asyncio.CancelledError) as error:
-            return answer(_swallowed(place, error))
-
-
-def failed(name: str, text: str) -> ToolResult:
-    """A tool's error, as its agent reads it."""
-    return ToolResult(name=name, result=[TextResultContent(content=text)], is_error=True)
-
-
-def _answering(name: str) -> Callable[[str], ToolResult]:
-    return lambda objection: failed(name, objection)
-
-
-def _recording(name: str) -> Callable[[str], ToolResult]:
-    return lambda output: ToolResult(name=name, result=[TextResultContent(content=output)], is_error=False)
-
-
-def _read(raw: ToolResult) -> tuple[str, bool]:
-    return raw.to_text(replace_image="[image]"), raw.is_error
+            return refuse(_swallowed(place, error))
 
 
 def _key(place: Place, call_id: str | None) -> str:

@@ -116,7 +116,7 @@ def _kept(tool: BaseTool) -> Tool:
     alive = owner is not None and owner() is tool
     if known is not None and alive and (known.name, known.description) == (tool.name, tool.description):
         return known
-    read = Tool(tool.name, tool.description, {"properties": dict(tool.args)})
+    read = Tool(tool.name, tool.description, {"properties": dict(tool.args)}, says_of(tool))
     _KEPT[id(tool)] = weakref.ref(tool), read
     if len(_KEPT) > 1000:
         _KEPT.popitem(last=False)

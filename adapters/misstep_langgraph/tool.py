@@ -13,7 +13,7 @@ from misstep.decisions import Kind, Reroute, RollBack
 from misstep.events import ToolCancelled, ToolFailed, ToolRequested, ToolReturned
 from misstep.seats import Seat
 from misstep.session import Session
-from misstep.side_effects import Classified
+from misstep.side_effects import HANDOFF, Classified
 from misstep_langgraph.handoff import destination, handed_to
 from misstep_langgraph.messages import call_key, is_text, result_text, with_result
 from misstep_langgraph.onward import origins_of
@@ -54,6 +54,8 @@ class LangChainToolSeat:
         self._own = not call_id and proposed is None
         self._call = call_key(place.scope, call_id) if call_id else (proposed.call if proposed else fallback_id)
         self._place, self._request, self._halt, self._metadata = place, request, halt, metadata
+        if destination(tool, metadata, session.agents) is not None:
+            self._says = says or HANDOFF
         self._agent = ""
         self._asked: Payload | None = None
 
@@ -121,6 +123,7 @@ class LangChainToolSeat:
         """Whether the result is text and changes nothing else in the graph; an artifact is not given back."""
         content = raw.content if isinstance(raw, ToolMessage) else raw
         return not isinstance(content, Command) and is_text(content)
+
     def rewrite(self, raw: Any, content: str) -> Any:
         """The tool's message, or its output, in other words."""
         return with_result(raw, content)

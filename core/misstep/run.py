@@ -238,6 +238,12 @@ class Run:
         """The instance whose model said a message in this run, by the message's id."""
         return self._speakers.get(message)
 
+    def spoke(self, instance: str, message: str) -> None:
+        """A message is what the instance's model said; passed on in other words, it may have another id."""
+        self._speakers[message] = instance
+        if len(self._speakers) > self.limits.calls:
+            self._speakers.popitem(last=False)
+
     # -- inside -------------------------------------------------------------------------------------------------------
 
     def instance(self, path: str, agent: str = "") -> Instance:
@@ -326,9 +332,7 @@ class Run:
             if len(self._step_of_batch) > self.limits.agents:
                 self._step_of_batch.popitem(last=False)
         if event.message:
-            self._speakers[event.message] = event.instance
-            if len(self._speakers) > self.limits.calls:
-                self._speakers.popitem(last=False)
+            self.spoke(event.instance, event.message)
         self._learn(event, event.content, Source.MODEL)
 
     def _on_model_failed(self, event: ModelFailed) -> None:

@@ -64,6 +64,9 @@ class Classified:
         return f"{self.side_effect} ({how}: {self.why})"
 
 
+HANDOFF = Classified(SideEffect.REVERSIBLE, "code", "a hand-off between agents")
+"""What adapters say of the calls by which one agent hands over to another, whatever their tools are called."""
+
 _MARK = "__misstep_side_effect__"
 
 

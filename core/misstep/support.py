@@ -40,8 +40,8 @@ _SEATS: Mapping[type[Event], Mapping[Seat, frozenset[Kind]]] = {
     ToolReturned: {Seat.TOOL: _RESULT, Seat.MODEL: _NOTICE, Seat.RUN: _RUN},
     ToolFailed: {Seat.TOOL: _RESULT, Seat.MODEL: _NOTICE, Seat.RUN: _RUN},
     TurnStarted: {Seat.MODEL: _NOTICE, Seat.TURN: _TURN, Seat.RUN: _END},
-    TurnEnded: {Seat.MODEL: _NOTICE, Seat.TURN: _TURN, Seat.RUN: _END},
-    MessageSent: {Seat.MODEL: _NOTICE, Seat.MESSAGE: frozenset({Kind.REWRITE}), Seat.RUN: _END},
+    TurnEnded: {Seat.MODEL: _NOTICE, Seat.TURN: _TURN, Seat.MESSAGE: frozenset({Kind.REWRITE}), Seat.RUN: _END},
+    MessageSent: {Seat.MODEL: _NOTICE, Seat.RUN: _END},
     HandoffRequested: {Seat.MODEL: _NOTICE, Seat.TURN: _TURN, Seat.RUN: _END},
 }
 """What can still be done about what an event tells, by the seat that does it."""

@@ -1395,7 +1395,7 @@ def test_shadow_and_off_change_nothing(mode: Any, team: bool) -> None:
 
 
 def test_a_policy_that_asks_for_more_is_told_at_once() -> None:
-    """`reroute` is enacted nowhere: the user's policy is refused when it is attached, and nothing is patched."""
+    """A team of one cannot reroute: the user's policy is refused when it is attached, and nothing is patched."""
     team = RoundRobinGroupChat([speaker("alice")], max_turns=1)
     before = dict(vars(team))
     with pytest.raises(AttachError, match="asks for `reroute`"):

@@ -8,6 +8,7 @@ async form. What a framework looks like it learns from a seat (`seats.py`), whic
 
 from misstep.enact.drivers import Loop, Rescue, aasked, adrive, asked, drive, until_call, within
 from misstep.enact.effects import Call, Consult, Effect, Steps, Store
+from misstep.enact.ending import past
 from misstep.enact.model import MOST_ATTEMPTS, model_call
 from misstep.enact.seats import ModelSeat, ToolSeat
 from misstep.enact.tool import tool_call
@@ -28,6 +29,7 @@ __all__ = [
     "asked",
     "drive",
     "model_call",
+    "past",
     "tool_call",
     "until_call",
     "within",

@@ -29,8 +29,14 @@ def drive(guard: Guard, steps: Steps, handler: Callable[[Any], Raw], rescue: Res
     return loop.value  # type: ignore[no-any-return]
 
 
-async def adrive(guard: Guard, steps: Steps, handler: Callable[[Any], Awaitable[Raw]], rescue: Rescue[Raw]) -> Raw:
-    """`drive` for async code."""
+async def adrive(
+    guard: Guard,
+    steps: Steps,
+    handler: Callable[[Any], Awaitable[Raw]],
+    rescue: Rescue[Raw],
+    ask: Callable[[Guard, Consult | Store], Awaitable[Any]] | None = None,
+) -> Raw:
+    """`drive` for async code; `ask` stands in for `aasked` where waiting for a person has to be given up at times."""
     loop = Loop(guard, steps, rescue)
     while (effect := loop.advance()) is not None:
         try:
@@ -38,7 +44,7 @@ async def adrive(guard: Guard, steps: Steps, handler: Callable[[Any], Awaitable[
                 work = handler(effect.request)
                 loop.returned(await (work if effect.deadline is None else within(effect.deadline, work)))
             else:
-                loop.answer = await aasked(guard, effect)
+                loop.answer = await (ask or aasked)(guard, effect)
         except BaseException as error:
             loop.error = error
     return loop.value  # type: ignore[no-any-return]

@@ -70,8 +70,9 @@ class _ModelCall:
                 case Allow() | Refuse():  # what is refused is a call, and it is refused where it is made
                     return raw
                 case Rewrite(content):
+                    rewritten = seat.rewrite(raw, content)
                     guard.settle(session, verdict, took_effect=True)
-                    return seat.rewrite(raw, content)
+                    return rewritten
                 case Retry() | Reprompt() | Fallback() | Vote() if self._attempt < MOST_ATTEMPTS:
                     self._prepare(verdict)
                 case Retry() | Reprompt() | Fallback() | Vote():

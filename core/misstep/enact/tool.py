@@ -152,8 +152,9 @@ class _ToolCall:
             case Allow():
                 return raw
             case Rewrite(content):
+                rewritten = seat.rewrite(raw, content)
                 guard.settle(session, verdict, took_effect=True)
-                return seat.rewrite(raw, content)
+                return rewritten
             case Refuse(objection):
                 guard.settle(session, verdict, took_effect=True)
                 return seat.object(objection)

@@ -1,13 +1,14 @@
-"""AutoGen: a round-robin group chat, guarded whole."""
+"""AutoGen: a round-robin group chat, or a swarm where there are others to hand the turn to, guarded whole."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 from autogen_agentchat.agents import AssistantAgent
 from autogen_agentchat.base import TaskResult
-from autogen_agentchat.teams import RoundRobinGroupChat
+from autogen_agentchat.teams import RoundRobinGroupChat, Swarm
 from autogen_agentchat.tools import AgentTool
 from autogen_core.tools import FunctionTool
 
@@ -55,27 +56,38 @@ class GuardedTeam:
         tools: tuple[str, ...] = ("act",),
         inner: Inner | None = None,
         opening: str | None = None,
+        others: Mapping[str, Script] | None = None,
     ) -> TeamApp:
-        """The team; what was done before is another agent's turn, an inner agent is a tool."""
+        """The team; what was done before is another agent's turn, an inner agent is a tool, others are in a swarm."""
         callable_: list[Any] = _tools(world, tools)
         if inner is not None:
             helper = _agent("helper", inner.script, _tools(world, inner.tools))
             callable_.append(AgentTool(helper))
-        members = [_agent("agent", script, callable_)]
+        members = [_agent("agent", script, callable_, handoffs=list(others or ()))]
         if opening is not None:
             members.insert(0, _agent("opener", Script(Say(opening)), []))
-        team = RoundRobinGroupChat(members, max_turns=len(members))
+        members += [_agent(name, other, []) for name, other in (others or {}).items()]
+        team: Any = RoundRobinGroupChat(members, max_turns=len(members))
+        if others is not None:
+            team = Swarm(members, max_turns=2)
         return TeamApp(team if guard is None else guarded(team, guard))
+
+    def model(self, script: Script) -> ScriptedChatClient:
+        """A client that plays the script."""
+        return ScriptedChatClient(script)
+
+    def hand_off(self, agent: str) -> Ask:
+        """By AutoGen's tool for it."""
+        return Ask(f"transfer_to_{agent}", id="h1")
 
     def ask_inner(self, task: str, id: str = "d1") -> Ask:  # noqa: A002 - as in `Ask`
         """By its tool."""
         return Ask("helper", {"task": task}, id=id)
 
 
-def _agent(name: str, script: Script, tools: list[Any]) -> AssistantAgent:
-    return AssistantAgent(
-        name, ScriptedChatClient(script), tools=tools or None, max_tool_iterations=20, description=name
-    )
+def _agent(name: str, script: Script, tools: list[Any], **options: Any) -> AssistantAgent:
+    client = ScriptedChatClient(script)
+    return AssistantAgent(name, client, tools=tools or None, max_tool_iterations=20, description=name, **options)
 
 
 def _tools(world: World, names: tuple[str, ...]) -> list[Any]:
