@@ -12,9 +12,16 @@ from importlib.metadata import entry_points
 from typing import Any, ClassVar, Protocol
 
 from misstep.anomalies import Anomaly
+from misstep.detectors.commands import UnsafeCommand
+from misstep.detectors.failures import FalseSuccess, IgnoredToolError, ToolError, ToolTimeout
 from misstep.detectors.grounding import UngroundedArgument
-from misstep.detectors.repetition import RepeatedCall
+from misstep.detectors.injection import PromptInjection
+from misstep.detectors.interaction import DelegationLoop, MessageFlood
+from misstep.detectors.leaks import PiiLeak, SecretLeak
+from misstep.detectors.repetition import Oscillation, RepeatedCall
 from misstep.detectors.responses import EmptyResponse
+from misstep.detectors.termination import BudgetExceeded, ContextOverflow, NoProgress, PrematureStop, StepLimit
+from misstep.detectors.tools import InvalidArguments, MalformedCall, UnknownTool
 from misstep.run import Run
 from misstep.taxonomy import AnomalyType
 
@@ -29,7 +36,30 @@ class Detector(Protocol):
         ...
 
 
-BUILTIN: tuple[type[Detector], ...] = (RepeatedCall, UngroundedArgument, EmptyResponse)
+BUILTIN: tuple[type[Detector], ...] = (
+    RepeatedCall,
+    Oscillation,
+    NoProgress,
+    UngroundedArgument,
+    EmptyResponse,
+    UnknownTool,
+    InvalidArguments,
+    MalformedCall,
+    ToolError,
+    IgnoredToolError,
+    ToolTimeout,
+    FalseSuccess,
+    PrematureStop,
+    StepLimit,
+    BudgetExceeded,
+    ContextOverflow,
+    DelegationLoop,
+    MessageFlood,
+    PromptInjection,
+    SecretLeak,
+    PiiLeak,
+    UnsafeCommand,
+)
 """The detectors misstep ships, in the order they are asked."""
 
 
@@ -43,4 +73,30 @@ def known_detectors() -> dict[AnomalyType, type[Detector]]:
     return found
 
 
-__all__ = ["BUILTIN", "Detector", "EmptyResponse", "RepeatedCall", "UngroundedArgument", "known_detectors"]
+__all__ = [
+    "BUILTIN",
+    "BudgetExceeded",
+    "ContextOverflow",
+    "DelegationLoop",
+    "Detector",
+    "EmptyResponse",
+    "FalseSuccess",
+    "IgnoredToolError",
+    "InvalidArguments",
+    "MalformedCall",
+    "MessageFlood",
+    "NoProgress",
+    "Oscillation",
+    "PiiLeak",
+    "PrematureStop",
+    "PromptInjection",
+    "RepeatedCall",
+    "SecretLeak",
+    "StepLimit",
+    "ToolError",
+    "ToolTimeout",
+    "UngroundedArgument",
+    "UnknownTool",
+    "UnsafeCommand",
+    "known_detectors",
+]
