@@ -192,13 +192,13 @@ def _mistakes(type_: AnomalyType, rule: Rule, known: Mapping[AnomalyType, type[D
 
 def _made(detector: type[Detector], thresholds: Mapping[str, Any]) -> Detector:
     """A detector with these thresholds. Raises ValueError for what it does not accept."""
-    hints = _hints(detector)
+    hints = threshold_types(detector)
     return detector(**{name: _typed(hints[name], value) for name, value in thresholds.items()})
 
 
 def _wrong_thresholds(detector: type[Detector], type_: AnomalyType, thresholds: Mapping[str, Any]) -> Iterator[str]:
     fields = {field.name: field for field in dataclasses.fields(detector)}  # type: ignore[arg-type]
-    hints = _hints(detector)
+    hints = threshold_types(detector)
     for name, value in thresholds.items():
         place = f"{type_.value}.with.{name if name.isidentifier() else ascii(name).replace('|', '/')}"
         given = " ".join(reprlib.repr(value).splitlines())
@@ -233,7 +233,7 @@ def _adapter(hint: Any) -> TypeAdapter[Any]:
 
 
 @functools.lru_cache(maxsize=256)
-def _hints(detector: type[Detector]) -> dict[str, Any]:
+def threshold_types(detector: type[Detector]) -> dict[str, Any]:
     """The types of a detector's thresholds; where its annotations cannot be read, those of their defaults."""
     try:
         return typing.get_type_hints(detector)
