@@ -33,6 +33,7 @@ SCHEMA = {
     "properties": {"user_id": {"type": "string"}, "flight": {"type": "string"}, "count": {"type": "integer"}},
     "required": ["user_id", "flight"],
 }
+LOOKUP = {"type": "object", "properties": {"query": {"type": "string"}}}
 FIVE = [
     re.compile(pattern)
     for pattern in (
@@ -82,7 +83,7 @@ def started() -> Guard:
     """A guard with a run that knows its tool."""
     guard = Guard(strict=True)
     guard.open(RUN)
-    tools = (Tool("book", "Book a flight", SCHEMA), Tool("get", "Look something up", SCHEMA))
+    tools = (Tool("book", "Book a flight", SCHEMA), Tool("get", "Look something up", LOOKUP))
     guard.observe(ModelRequested(run=RUN, agent="a", instance="a", tools=tools))
     guard.observe(MessageSent(run=RUN, agent="a", instance="a", role="user", content=fresh_text(), trust="user"))
     return guard

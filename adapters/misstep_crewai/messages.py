@@ -31,7 +31,7 @@ from pydantic import BaseModel
 
 from misstep.conversation import Said, digest
 from misstep.events import ProposedCall, Role, Tool, Trust
-from misstep.side_effects import HANDOFF, Classified, declared_on
+from misstep.side_effects import Classified, declared_on
 from misstep_crewai.place import Place
 
 _ROLES: dict[str, Role] = {"system": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
@@ -300,13 +300,8 @@ def _declared(tool: Any) -> Tool:
     return Tool(sanitize_tool_name(tool.name), str(tool.description), schema, says_of(tool))
 
 
-_DELEGATION = frozenset({"delegate_work_to_coworker", "ask_question_to_coworker"})
-
-
 def says_of(tool: Any) -> Classified | None:
     """What a tool's code declares of its effect. CrewAI keeps no hints of an MCP server's."""
     function = getattr(tool, "func", None)
-    if str(getattr(tool, "name", "")) in _DELEGATION:
-        return HANDOFF
     owner = getattr(function, "__self__", None)  # CrewAI runs a tool by its bound `_run`
     return declared_on(tool, function, owner, getattr(owner, "func", None), getattr(type(tool), "_run", None))

@@ -13,6 +13,7 @@ from crewai.hooks import InterceptionPoint, ToolCallHookContext
 from misstep.decisions import Reroute, RollBack
 from misstep.enact import Loop, Rescue, Steps, tool_call, until_call
 from misstep.events import ToolCancelled, ToolFailed, ToolRequested, ToolReturned
+from misstep.side_effects import HANDOFF
 from misstep_crewai.course import divert, leaving
 from misstep_crewai.halted import Diverted, Halted
 from misstep_crewai.live import Live
@@ -33,7 +34,7 @@ class CrewToolSeat:
         self._live, self._context = live, context
         self._place = place(context.agent, context.task)
         self._tool = context.tool_name
-        self._says = says_of(context.tool)
+        self._says = HANDOFF if co_workers(context.tool) else says_of(context.tool)
         given = context.tool_input
         self._arguments: dict[str, Any] = dict(given) if isinstance(given, Mapping) else {"input": given}
         proposed = live.proposals.take(self._place.instance, self._tool, self._arguments)

@@ -30,6 +30,9 @@ BOOKKEEPING = frozenset(
 )
 """Arguments that say why or when, not what: they do not make a call a different one."""
 
+_NOTHING = frozenset({"", "[]", "{}", "()", "null", "none", "nothing", "no results", "not found", "0"})
+_TELLING = 80  # characters; a longer result that was read before says nothing new, a shorter one may confirm a change
+
 
 @dataclass(slots=True)
 class Call:
@@ -45,29 +48,50 @@ class Call:
     round: int
     text: str
     """Its arguments in canonical form, at most 1,000 characters of them."""
+    elapsed: float = 0.0
+    """When it was asked, in seconds since the run began."""
     state: CallState = "open"
     result: str | None = None
     """A digest of what came back."""
+    news: bool = False
+    """Whether its instance had not had that result before."""
+
+
+@dataclass(slots=True)
+class Latest:
+    """The last round of an instance in which something was so, and the one before that."""
+
+    round: int = -1
+    earlier: int = -1
+
+    def mark(self, round_: int) -> None:
+        """It was so in this round."""
+        if round_ > self.round:
+            self.round, self.earlier = round_, self.round
+        elif self.earlier < round_ < self.round:
+            self.earlier = round_
+
+    def before(self, round_: int) -> int:
+        """The last such round before this one, -1 where there was none."""
+        return self.earlier if self.round >= round_ else self.round
 
 
 @dataclass(slots=True)
 class _Agent:
-    """What one instance has done: its round, the rounds it last learned something in, its last calls."""
+    """What one instance has done: its round, the rounds it last learned or changed something in, its last calls."""
 
     round: int = 0
-    news: int = -1
-    news_before: int = -1
-    """The round with news before that of `news`."""
+    news: Latest = field(default_factory=Latest)
+    moved: Latest = field(default_factory=Latest)
+    """Rounds with news, or with a call that may have changed something."""
     batch: str | None = None
     recent: deque[Call] = field(default_factory=lambda: deque(maxlen=32))
     results: OrderedDict[str, int] = field(default_factory=OrderedDict)
 
     def learned(self, round_: int) -> None:
         """There was news in a round."""
-        if round_ > self.news:
-            self.news, self.news_before = round_, self.news
-        elif self.news_before < round_ < self.news:
-            self.news_before = round_
+        self.news.mark(round_)
+        self.moved.mark(round_)
 
 
 class CallIndex:
@@ -78,13 +102,15 @@ class CallIndex:
     begins another. Calls of one round never count as earlier than each other, so their interleaving changes nothing.
     """
 
-    __slots__ = ("_agents", "_by_call", "_by_signature", "_limit")
+    __slots__ = ("_agents", "_by_call", "_by_signature", "_limit", "returned")
 
     def __init__(self, limit: int = 4096) -> None:
         self._limit = limit
         self._by_call: OrderedDict[str, Call] = OrderedDict()
         self._by_signature: OrderedDict[tuple[str, str], deque[Call]] = OrderedDict()
         self._agents: OrderedDict[str, _Agent] = OrderedDict()
+        self.returned: dict[str, None] = {}
+        """Tools that ever returned, to whatever instance, the first of them up to the limit."""
 
     def requested(self, event: ToolRequested) -> Call:
         """Record a request; the same open call asked again (a resumed node) is the same record."""
@@ -107,6 +133,7 @@ class CallIndex:
             step=event.step,
             batch=event.batch,
             round=agent.round,
+            elapsed=event.elapsed,
         )
         self._by_call[key] = call
         agent.recent.append(call)
@@ -128,6 +155,10 @@ class CallIndex:
             case ToolReturned():
                 call.state = "returned"
                 self._learn(call, f"returned {event.output}")
+                if self._may_have_changed(call, event.output):
+                    self._agent(call.instance).moved.mark(call.round)
+                if len(self.returned) < self._limit:
+                    self.returned.setdefault(call.tool)
             case ToolFailed():
                 call.state = "failed"
                 self._learn(call, f"failed {event.error}")
@@ -181,8 +212,41 @@ class CallIndex:
         if agent is None:
             return False
         asked = self._by_call.get(event.call or event.id)
-        simultaneous = asked is not None and agent.news >= asked.round
-        return (agent.news_before if simultaneous else agent.news) > since.round
+        return (agent.news.round if asked is None else agent.news.before(asked.round)) > since.round
+
+    def barren(self, event: ToolRequested) -> list[Call]:
+        """
+        One call of each finished round before this one since anything was learned or may have changed, newest first.
+
+        A result is news where it was not had before; a short result of a call not made before may confirm a change,
+        unless it says that there is nothing. At most the last 32 calls are looked at; open calls end the count.
+        """
+        agent, asked = self._agents.get(event.instance), self._by_call.get(event.call or event.id)
+        found: list[Call] = []
+        if agent is None or asked is None:
+            return found
+        since = agent.moved.before(asked.round)
+        for call in reversed(agent.recent):
+            if call.round >= asked.round:
+                continue
+            if call.round <= since or call.state == "open":
+                break
+            if call.state != "cancelled" and (not found or found[-1].round != call.round):
+                found.append(call)
+        return found
+
+    def latest(self, instance: str) -> list[Call]:
+        """The calls of the instance's present round; none where a user has spoken since."""
+        agent = self._agents.get(instance)
+        if agent is None:
+            return []
+        return list(itertools.takewhile(lambda call: call.round == agent.round, reversed(agent.recent)))
+
+    def _may_have_changed(self, call: Call, output: str) -> bool:
+        """Whether a call that returned may have changed something, though its result be one had before."""
+        same = self._by_signature.get((call.instance, call.signature))
+        again = same is not None and same[0].round < call.round
+        return not again and len(output) <= _TELLING and output.strip().lower() not in _NOTHING
 
     def _learn(self, call: Call, result: str) -> None:
         call.result = _digest(" ".join(result.split()))
@@ -191,6 +255,7 @@ class CallIndex:
         agent.results.move_to_end(call.result)
         if first == call.round:
             agent.learned(call.round)
+            call.news = True
         if len(agent.results) > self._limit:
             agent.results.popitem(last=False)
 

@@ -85,10 +85,10 @@ class Dispatch:
     def detect(self, event: Event, run: Run) -> Findings | None:
         """Ask every rule that hears this event; None where no rule had anything to say."""
         findings: Findings | None = None
+        began = time.perf_counter()
         for rule in self._table.get(type(event), ()):
             if rule.quarantined or rule.disabled:
                 continue
-            began = time.perf_counter()
             try:
                 anomaly = rule.detector(event, run)
             except Exception as error:
@@ -96,8 +96,10 @@ class Dispatch:
                     raise
                 findings = findings or Findings()
                 findings.failures.append(self._failed(rule, error))
+                began = time.perf_counter()
                 continue
-            took = time.perf_counter() - began
+            ended = time.perf_counter()
+            took, began = ended - began, ended
             rule.asked += 1
             rule.seconds += took
             if took > self.budget:

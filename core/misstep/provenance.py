@@ -68,12 +68,14 @@ class Provenance:
     mention still kept.
     """
 
-    __slots__ = ("_generations", "_longest", "_young", "complete", "limit")
+    __slots__ = ("_generations", "_longest", "_young", "complete", "grown", "limit")
 
     def __init__(self, limit: int = 50_000, generations: int = 2, longest: int = 100_000) -> None:
         self.limit = limit
         self.complete = True
         """False once something said can no longer be told from something never said."""
+        self.grown = 0
+        """How many tokens were new to their generation so far: it stands still while nobody says anything new."""
         self._longest = longest
         self._young: dict[str, int] = {}
         self._generations: deque[dict[str, int]] = deque([self._young], maxlen=generations)
@@ -92,12 +94,14 @@ class Provenance:
         words = tokens(text)
         if "@" in text:  # of an e-mail address the local part is known too
             words += [word.partition("@")[0] for word in words if "@" in word]
+        size = len(young)
         for word in words:
             known = young.get(word)
             if known is None:
                 young[word] = entry
             elif known & 7 < source:
                 young[word] = known & ~7 | source
+        self.grown += len(young) - size
         if len(young) >= self.limit:
             self.complete = self.complete and len(self._generations) < (self._generations.maxlen or 0)
             self._young = {}

@@ -7,7 +7,7 @@ import json
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, cast
 
@@ -85,6 +85,10 @@ class Instance:
     spent: Spent = field(default_factory=Spent)
     open_errors: deque[int] = field(default_factory=lambda: deque(maxlen=32))
     """`seq` of failed calls since the instance last got a result."""
+    model: str = ""
+    """The model it was last asked with."""
+    tools: Mapping[str, Tool] = field(default_factory=dict)
+    """The tools its model was last given, by name; none where nobody said."""
 
 
 @dataclass(slots=True)
@@ -314,6 +318,10 @@ class Run:
         self._learn(event, event.task or "", Source.USER)
 
     def _on_model_requested(self, event: ModelRequested) -> None:
+        instance = self.instances[event.instance]
+        instance.model = event.model or instance.model
+        if event.tools is not None:
+            instance.tools = {tool.name: tool for tool in event.tools}
         for tool in event.tools or ():
             if self.tools.get(tool.name) != tool:
                 self.tools[tool.name] = tool

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
+import operator
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -12,6 +14,7 @@ from hypothesis import HealthCheck, settings
 
 from misstep.anomalies import Anomaly
 from misstep.decisions import Kind, Reroute, RollBack
+from misstep.dispatch import subscription
 from misstep.enact import Rescue, adrive, drive, model_call, tool_call
 from misstep.errors import Diverted, Halted
 from misstep.events import (
@@ -138,6 +141,20 @@ def finds(
         return seen if when(event) else None
 
     return detector(type_, heard, judge)
+
+
+def judged(rule: Any, events: Iterable[Event]) -> list[Anomaly]:
+    """What one detector, alone, says of these events: its anomalies as they are, with what can be passed on instead."""
+    found: list[Anomaly] = []
+
+    def note(event: Any, run: Run) -> Anomaly | None:
+        anomaly: Anomaly | None = rule(event, run)
+        found.extend([anomaly] if anomaly else [])
+        return anomaly
+
+    heard = functools.reduce(operator.or_, subscription(rule))
+    watch(events, Guard(Policy(), detectors=[detector(rule.type, heard, note)], strict=True))
+    return found
 
 
 def crashes(type_: AnomalyType = LOOP, heard: Any = ToolRequested) -> Any:

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 CORE = ROOT / "core" / "misstep"
 ADAPTERS = sorted(path for path in (ROOT / "adapters").iterdir() if (path / "__init__.py").exists())
 
-DEPENDENCIES = {"pydantic", "yaml", "typer", "rich", "re2"}
+DEPENDENCIES = {"pydantic", "yaml", "typer", "rich", "re2", "jsonschema_rs"}
 """What the base install brings."""
 
 FRAMEWORKS = {
@@ -97,7 +97,7 @@ def within(name: str, part: str) -> bool:
 
 
 def test_core_needs_no_framework() -> None:
-    """The core imports the standard library, its five dependencies and itself, and nothing else."""
+    """The core imports the standard library, its six dependencies and itself, and nothing else."""
     allowed = sys.stdlib_module_names | DEPENDENCIES | {"misstep"}
     strangers = {
         (name, target)

@@ -1118,12 +1118,13 @@ def test_a_run_opened_by_many_threads_is_one() -> None:
     assert len(records.of(RunStarted)) == 1
 
 
-def test_failures_of_tools_are_no_anomalies_by_default() -> None:
-    """A tool that fails is the host's business: by default nothing is found in it and nothing done."""
+def test_failures_of_tools_only_inform_by_default() -> None:
+    """A tool that fails is the host's business: by default it is noted, weighs nothing, and nothing is done."""
     guard = Guard(strict=True)
     for event in (requested("c1"), failed("c1", "timeout")):
         assert guard.observe(event).kind is Kind.ALLOW
-    assert guard.report(RUN).runs[0].anomalies == ()
+    (noted,) = guard.report(RUN).runs[0].anomalies
+    assert (noted.type, noted.severity) == (AnomalyType.TOOL_ERROR, Severity.INFO)
 
 
 def test_seats_that_can_do_everything() -> None:

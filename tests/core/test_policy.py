@@ -152,6 +152,18 @@ def test_detectors_come_with_their_thresholds() -> None:
     assert (vars(detector) if hasattr(detector, "__dict__") else {})["limit"] == 4
 
 
+def test_thresholds_may_be_tables_and_lists() -> None:
+    """A mapping or a list in a policy is what the detector's field says it is, wherever it was written."""
+    policy = parse_policy(
+        "version: 1\nrules:\n  budget_exceeded:\n    with: {money: 5, prices: {m: [1, 2.5], free: [0, 0]}}\n"
+        "  pii_leak:\n    with: {kinds: [card, email]}\n"
+    )
+    budget, leak = (detector for detector, _ in policy.detectors())
+    assert (budget.prices, budget.money) == ({"m": (1.0, 2.5), "free": (0.0, 0.0)}, 5.0)  # type: ignore[attr-defined]
+    assert leak.kinds == ("card", "email")  # type: ignore[attr-defined]
+    assert hash(budget) != hash(leak)
+
+
 @pytest.mark.parametrize(
     ("fields", "holds"),
     [
@@ -190,7 +202,7 @@ WRONG: list[tuple[str, str, str]] = [
     ("unknown key of a rule", RULE.format("lader: [halt]"), r"line 4, .*`lader`\. Did you mean `ladder`\?"),
     ("unknown type", "version: 1\nrules:\n  repeated_cal: {}\n",
      r"line 3, `rules\.repeated_cal`: unknown anomaly type 'repeated_cal'\. Did you mean `repeated_call`\?"),
-    ("a type nobody finds", "version: 1\nrules:\n  tool_timeout: {}\n", r"line 3, .*no detector finds `tool_timeout`"),
+    ("a type nobody finds", "version: 1\nrules:\n  stale_memory: {}\n", r"line 3, .*no detector finds `stale_memory`"),
     ("unknown decision", RULE.format("ladder: [{refus: 1}]"),
      r"line 4, .*unknown decision 'refus'\. Did you mean `refuse`\?"),
     ("unknown decision on its own line", RULE.format("ladder:\n      - reprompt: 1\n      - halp"),
@@ -213,6 +225,18 @@ WRONG: list[tuple[str, str, str]] = [
     ("threshold that is no number", RULE.format("with: {similarity: .nan}"), r"line 4, .*similarity.*nan"),
     ("threshold of a rule without", "version: 1\nrules:\n  guard_failure:\n    with: {limit: 1}\n",
      r"line 4, .*`guard_failure` has no thresholds"),
+    ("a list with what is no kind", "version: 1\nrules:\n  pii_leak:\n    with: {kinds: [card, 3]}\n",
+     r"line 4, .*kinds`: must be a list of str, found \['card', 3\]"),
+    ("a list in the place of a mapping", "version: 1\nrules:\n  budget_exceeded:\n    with: {prices: [1, 2]}\n",
+     r"line 4, .*prices`: must be a mapping of str to a list of float and float, found \[1, 2\]"),
+    ("a price too few", "version: 1\nrules:\n  budget_exceeded:\n    with: {prices: {m: [1]}}\n",
+     r"line 4, .*prices`: must be a mapping of str to a list of float and float"),
+    ("a price below zero", "version: 1\nrules:\n  budget_exceeded:\n    with: {prices: {m: [1, -1]}}\n",
+     r"line 4, .*prices`: must be"),
+    ("a kind there is none of", "version: 1\nrules:\n  pii_leak:\n    with: {kinds: [name]}\n",
+     r"line 4, .*`kinds` may hold email, card"),
+    ("a threshold that is a date", "version: 1\nrules:\n  step_limit:\n    with: {steps: 2031-01-01}\n",
+     r"line 4, .*steps`: must be float"),
     ("threshold that is a list", RULE.format("with: {limit: [1]}"), r"line 4, .*must be int"),
     ("written twice", "version: 1\nmode: off\nmode: shadow\n",
      r"line 3, `mode`: written twice, first in line 2\. Keep one"),
@@ -251,11 +275,11 @@ def test_all_mistakes_are_told_at_once() -> None:
     """Whoever mends a policy is told everything that is wrong with it in one go, not one thing at a time."""
     told = mistakes(
         "mode: on\nrules:\n  repeated_call:\n    with: {lmit: 1, limit: x}\n  empty_response:\n    with: {a: 1}\n"
-        "  tool_timeout: {}\n"
+        "  stale_memory: {}\n"
     )
     assert [re.search(r"`([\w.]+)`", line)[1] for line in told] == [  # type: ignore[index]
         "version", "mode", "rules.repeated_call.with.lmit", "rules.repeated_call.with.limit",
-        "rules.empty_response.with.a", "rules.tool_timeout",
+        "rules.empty_response.with.a", "rules.stale_memory",
     ]  # fmt: skip
 
 
@@ -287,7 +311,7 @@ def test_aliases_may_be_used() -> None:
     "fields",
     [
         {"rules": {"repeated_call": {"with": {"limit": "3"}}}},
-        {"rules": {"tool_timeout": {}}},
+        {"rules": {"stale_memory": {}}},
         {"rules": {"repeated_call": {"ladder": ["retry"]}}},
         {"mode": "on"},
         {"colour": "blue"},

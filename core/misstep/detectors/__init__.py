@@ -12,10 +12,17 @@ from importlib.metadata import entry_points
 from typing import Any, ClassVar, Protocol
 
 from misstep.anomalies import Anomaly
+from misstep.detectors.commands import UnsafeCommand
+from misstep.detectors.failures import FalseSuccess, IgnoredToolError, ToolError, ToolTimeout
 from misstep.detectors.grounding import UngroundedArgument
-from misstep.detectors.repetition import RepeatedCall
+from misstep.detectors.injection import PromptInjection
+from misstep.detectors.interaction import DelegationLoop, MessageFlood
+from misstep.detectors.leaks import PiiLeak, SecretLeak
+from misstep.detectors.repetition import Oscillation, RepeatedCall
 from misstep.detectors.responses import EmptyResponse
 from misstep.detectors.side_effects import DuplicateSideEffect
+from misstep.detectors.termination import BudgetExceeded, ContextOverflow, NoProgress, PrematureStop, StepLimit
+from misstep.detectors.tools import InvalidArguments, MalformedCall, UnknownTool
 from misstep.run import Run
 from misstep.taxonomy import AnomalyType
 
@@ -30,7 +37,31 @@ class Detector(Protocol):
         ...
 
 
-BUILTIN: tuple[type[Detector], ...] = (RepeatedCall, DuplicateSideEffect, UngroundedArgument, EmptyResponse)
+BUILTIN: tuple[type[Detector], ...] = (
+    RepeatedCall,
+    Oscillation,
+    NoProgress,
+    DuplicateSideEffect,
+    UngroundedArgument,
+    EmptyResponse,
+    UnknownTool,
+    InvalidArguments,
+    MalformedCall,
+    ToolError,
+    IgnoredToolError,
+    ToolTimeout,
+    FalseSuccess,
+    PrematureStop,
+    StepLimit,
+    BudgetExceeded,
+    ContextOverflow,
+    DelegationLoop,
+    MessageFlood,
+    PromptInjection,
+    SecretLeak,
+    PiiLeak,
+    UnsafeCommand,
+)
 """The detectors misstep ships, in the order they are asked."""
 
 
@@ -46,10 +77,29 @@ def known_detectors() -> dict[AnomalyType, type[Detector]]:
 
 __all__ = [
     "BUILTIN",
+    "BudgetExceeded",
+    "ContextOverflow",
+    "DelegationLoop",
     "Detector",
     "DuplicateSideEffect",
     "EmptyResponse",
+    "FalseSuccess",
+    "IgnoredToolError",
+    "InvalidArguments",
+    "MalformedCall",
+    "MessageFlood",
+    "NoProgress",
+    "Oscillation",
+    "PiiLeak",
+    "PrematureStop",
+    "PromptInjection",
     "RepeatedCall",
+    "SecretLeak",
+    "StepLimit",
+    "ToolError",
+    "ToolTimeout",
     "UngroundedArgument",
+    "UnknownTool",
+    "UnsafeCommand",
     "known_detectors",
 ]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, islice
 from typing import ClassVar
 
 from misstep.anomalies import Anomaly
@@ -93,6 +94,68 @@ class RepeatedCall:
             evidence=tuple(call.seq for call in streak),
             facts={"tool": event.tool, "times": times},
         )
+
+
+@dataclass(frozen=True)
+class Oscillation:
+    """
+    Two or more different rounds of calls alternate (A-B-A-B), and the agent sets out on one more cycle after *cycles*.
+
+    At most `longest` rounds make one cycle, and since the first cycle nothing new came of any of them. A result that
+    is not the one before, and a word from the user, is progress; so edit and test, or polling two things in turn, are
+    legal while the results change. Only cycles that came back whole are counted: what the call at hand will bring,
+    nobody knows yet.
+    """
+
+    cycles: int = 2
+    longest: int = 4
+    type: ClassVar[AnomalyType] = AnomalyType.OSCILLATION
+
+    def __post_init__(self) -> None:
+        for name, most in (("cycles", 8), ("longest", 8)):
+            if not 2 <= getattr(self, name) <= most:
+                raise ValueError(f"`{name}` must be 2 to {most}, found {getattr(self, name)!r}")
+        if self.cycles * self.longest > 32:  # no more calls are indexed
+            raise ValueError(f"`cycles` times `longest` must be at most 32, found {self.cycles * self.longest}")
+
+    def __call__(self, event: ToolRequested, run: Run) -> Anomaly | None:
+        """Judge one proposed call by the rounds before it."""
+        asked = run.calls.get(event.call or event.id)
+        if asked is None or not run.calls.same(event):
+            return None
+        rounds = _rounds(run.calls.recent(event.instance), asked.round, self.cycles * self.longest)
+        for length in range(2, self.longest + 1):
+            before = rounds[: self.cycles * length]
+            if self._alternates(asked, before, length) and not run.progressed(event, since=before[-length][0]):
+                return self._found(event, before, length)
+        return None
+
+    def _alternates(self, asked: Call, before: list[list[Call]], length: int) -> bool:
+        """Whether the rounds before a call (newest first) are the same cycle over and over, and it begins another."""
+        if len(before) < self.cycles * length:
+            return False
+        made = [frozenset(call.signature for call in calls) for calls in before]
+        if asked.signature not in made[length - 1] or asked.signature in made[0]:
+            return False
+        if any(made[place] != made[place + length] for place in range(len(made) - length)):
+            return False
+        return all(call.result is not None for calls in before for call in calls)
+
+    def _found(self, event: ToolRequested, before: list[list[Call]], length: int) -> Anomaly:
+        tools = sorted({call.tool for calls in before[:length] for call in calls})
+        return Anomaly(
+            type=self.type,
+            message=f"{length} rounds of calls ({', '.join(f'`{tool}`' for tool in tools)}) alternate, "
+            f"{self.cycles} times so far, and nothing new was learned in between",
+            evidence=tuple(call.seq for calls in before for call in calls),
+            facts={"tool": event.tool, "times": self.cycles},
+        )
+
+
+def _rounds(calls: Iterator[Call], before: int, most: int) -> list[list[Call]]:
+    """The calls of the last rounds before a round, newest first."""
+    earlier = (call for call in calls if call.round < before)
+    return [list(batch) for _, batch in islice(groupby(earlier, key=lambda call: call.round), most)]
 
 
 def _one_a_round(calls: list[Call]) -> list[Call]:

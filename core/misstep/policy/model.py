@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import collections.abc
 import dataclasses
+import functools
+import json
 import reprlib
+import typing
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator, model_validator
 
 from misstep.decisions import Default, Kind
-from misstep.detectors import Detector, known_detectors
+from misstep.detectors import BUILTIN, Detector, known_detectors
 from misstep.side_effects import SideEffect
 from misstep.taxonomy import AnomalyType, taxonomy
 
@@ -146,7 +150,7 @@ class Policy(BaseModel):
         """A detector, with its thresholds, for every rule that is on."""
         known = known_detectors()
         return [
-            (known[type_](**rule.thresholds), rule)
+            (_made(known[type_], rule.thresholds), rule)
             for type_, rule in self.rules.items()
             if rule.enabled and type_ in known
         ]
@@ -180,14 +184,10 @@ def default_policy() -> Policy:
 
     See README for the measurements.
     """
+    harmless = (AnomalyType.REPEATED_CALL, AnomalyType.EMPTY_RESPONSE)
     return Policy(
         unsupported="degrade",
-        rules={
-            AnomalyType.REPEATED_CALL: Rule(),
-            AnomalyType.DUPLICATE_SIDE_EFFECT: Rule(ladder=()),
-            AnomalyType.UNGROUNDED_ARGUMENT: Rule(ladder=()),
-            AnomalyType.EMPTY_RESPONSE: Rule(),
-        },
+        rules={detector.type: Rule() if detector.type in harmless else Rule(ladder=()) for detector in BUILTIN},
     )
 
 
@@ -203,14 +203,21 @@ def _mistakes(type_: AnomalyType, rule: Rule, known: Mapping[AnomalyType, type[D
     found = list(_wrong_thresholds(known[type_], type_, rule.thresholds))
     if not found:
         try:
-            known[type_](**rule.thresholds)
+            _made(known[type_], rule.thresholds)
         except ValueError as error:
             found = [f"{type_.value}.with||{' '.join(str(error).splitlines())}"]
     yield from found
 
 
+def _made(detector: type[Detector], thresholds: Mapping[str, Any]) -> Detector:
+    """A detector with these thresholds. Raises ValueError for what it does not accept."""
+    hints = threshold_types(detector)
+    return detector(**{name: _typed(hints[name], value) for name, value in thresholds.items()})
+
+
 def _wrong_thresholds(detector: type[Detector], type_: AnomalyType, thresholds: Mapping[str, Any]) -> Iterator[str]:
     fields = {field.name: field for field in dataclasses.fields(detector)}  # type: ignore[arg-type]
+    hints = threshold_types(detector)
     for name, value in thresholds.items():
         place = f"{type_.value}.with.{name if name.isidentifier() else ascii(name).replace('|', '/')}"
         given = " ".join(reprlib.repr(value).splitlines())
@@ -218,11 +225,63 @@ def _wrong_thresholds(detector: type[Detector], type_: AnomalyType, thresholds: 
             known = ", ".join(f"`{field}`" for field in fields) or "none"
             yield f"{place}||unknown threshold; `{type_}` has {known}"
             continue
-        kind = type(fields[name].default)
         try:
-            TypeAdapter(kind, config=ConfigDict(strict=True)).validate_python(value)
+            _typed(hints[name], value)
         except ValueError:
-            yield f"{place}||must be {kind.__name__}, found {given}"
+            yield f"{place}||must be {_described(hints[name])}, found {given}"
             continue
-        if isinstance(value, int | float) and value <= 0:
+        if _negative(value):
             yield f"{place}||must be above 0, found {given}"
+
+
+def _typed(hint: Any, value: object) -> Any:
+    """
+    A threshold as its detector has it, from what YAML or Python writes: a list becomes a tuple, nothing else changes.
+
+    Raises ValueError for a value of another type.
+    """
+    try:
+        return _adapter(hint).validate_json(json.dumps(value), strict=True)
+    except TypeError as error:
+        raise ValueError(str(error)) from None
+
+
+@functools.lru_cache(maxsize=256)
+def _adapter(hint: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(hint)
+
+
+@functools.lru_cache(maxsize=256)
+def threshold_types(detector: type[Detector]) -> dict[str, Any]:
+    """The types of a detector's thresholds; where its annotations cannot be read, those of their defaults."""
+    try:
+        return typing.get_type_hints(detector)
+    except NameError:
+        return {field.name: type(field.default) for field in dataclasses.fields(detector)}  # type: ignore[arg-type]
+
+
+def _described(hint: Any) -> str:
+    """A threshold's type in words."""
+    origin, inner = typing.get_origin(hint), [each for each in typing.get_args(hint) if each is not Ellipsis]
+    if origin is tuple:
+        return f"a list of {' and '.join(map(_described, inner))}"
+    if origin is collections.abc.Mapping:
+        return f"a mapping of {' to '.join(map(_described, inner))}"
+    return hint.__name__ if isinstance(hint, type) else str(hint)
+
+
+def _negative(value: object) -> bool:
+    """Whether a number is not above 0, or one among several is below."""
+    match value:
+        case int() | float():
+            return value <= 0
+        case Mapping():
+            return any(_below(each) for each in value.values())
+        case list() | tuple():
+            return any(map(_below, value))
+        case _:
+            return False
+
+
+def _below(value: object) -> bool:
+    return value < 0 if isinstance(value, int | float) else _negative(value)

@@ -8,6 +8,7 @@ thresholds are the fields of its detector, so the schema follows whatever this v
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping
 from itertools import combinations
 from typing import Any, get_args
@@ -16,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from misstep.decisions import Kind
 from misstep.detectors import Detector, known_detectors
-from misstep.policy.model import Mode, Policy, Rule, Rung
+from misstep.policy.model import Mode, Policy, Rule, Rung, threshold_types
 from misstep.taxonomy import AnomalyType, taxonomy
 
 Schema = dict[str, Any]
@@ -69,16 +70,25 @@ def _rule(type_: AnomalyType, detector: type[Detector] | None) -> Schema:
 
 def _thresholds(detector: type[Detector] | None) -> Schema:
     fields = dataclasses.fields(detector) if detector is not None else ()  # type: ignore[arg-type]
+    types = threshold_types(detector) if detector is not None else {}
     return {
         "type": "object",
-        "properties": {field.name: _threshold(field.default) for field in fields},
+        "properties": {field.name: _threshold(types[field.name], field.default) for field in fields},
         "additionalProperties": False,
     }
 
 
-def _threshold(default: Any) -> Schema:
-    above_zero = {"exclusiveMinimum": 0} if isinstance(default, int | float) and not isinstance(default, bool) else {}
-    return {**TypeAdapter(type(default)).json_schema(), **above_zero, "default": default}
+def _threshold(type_: Any, default: Any) -> Schema:
+    plain = isinstance(default, int | float) and not isinstance(default, bool)
+    above_zero = {"exclusiveMinimum": 0} if plain else {}
+    return {**TypeAdapter(type_).json_schema(), **above_zero, **_default(default)}
+
+
+def _default(default: Any) -> Schema:
+    """A default as JSON has it; none where it is made anew each time, or is no limit at all."""
+    if default is dataclasses.MISSING or default == math.inf:
+        return {}
+    return {"default": list(default) if isinstance(default, tuple) else default}
 
 
 def _ladder() -> Schema:

@@ -60,14 +60,14 @@ def starter() -> str:
 
 def _rule(policy: Policy, type_: AnomalyType) -> Iterator[str]:
     info, rule, usual = taxonomy()[type_], policy.rules[type_], Rule()
-    about = textwrap.wrap(f"{info.category}, {info.severity}. {info.definition}", _WIDTH - 4)
+    about = textwrap.wrap(f"{info.category}, {info.severity}. {info.definition}", _WIDTH - 4, break_on_hyphens=False)
     yield from (f"  # {line}\n" for line in about)
     yield f"  {type_}:\n"
     yield f"    enabled: {_flow(rule.enabled)}\n"
     if rule.thresholds:
         yield f"    with: {_flow(dict(rule.thresholds))}\n"
     elif thresholds := _thresholds(type_):
-        yield f"    # with: {_flow(thresholds)}\n"
+        yield from _commented(thresholds)
     if not rule.ladder:
         yield f"    # ladder: {_ladder([Rung.model_validate(rung) for rung in info.ladder])}\n"
     if rule.ladder is not None:
@@ -81,7 +81,20 @@ def _thresholds(type_: AnomalyType) -> dict[str, Any]:
     """What can be set of a type's detector, with what holds otherwise."""
     detector = known_detectors().get(type_)
     fields = dataclasses.fields(detector) if detector is not None else ()  # type: ignore[arg-type]
-    return {field.name: field.default for field in fields}
+    return {
+        field.name: field.default_factory() if field.default is dataclasses.MISSING else field.default  # type: ignore[misc]
+        for field in fields
+    }
+
+
+def _commented(thresholds: dict[str, Any]) -> Iterator[str]:
+    """Thresholds as a comment: in one line, or in as many as they need."""
+    line = f"    # with: {_flow(thresholds)}\n"
+    if len(line) <= _WIDTH:
+        yield line
+        return
+    yield "    # with:\n"
+    yield from (f"    #   {name}: {_flow(value)}\n" for name, value in thresholds.items())
 
 
 def _ladder(rungs: Sequence[Rung]) -> str:
