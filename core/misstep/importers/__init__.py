@@ -88,7 +88,7 @@ def _documents(text: str, importer: Importer | None) -> tuple[list[object], bool
             raise
         if not any(_known(line) for line in lines):
             raise TraceError("unknown_format", f"none of its {len(lines)} lines is a trace: {_KNOWN}") from None
-        return _gathered(lines, importer), True
+        return _gathered(lines, importer)
     found = importer or _known(document)
     if found is not None and found.gather is not None:
         documents = found.gather([document])
@@ -96,14 +96,15 @@ def _documents(text: str, importer: Importer | None) -> tuple[list[object], bool
     return (document, True) if _holds_several(document) else ([document], False)
 
 
-def _gathered(lines: list[object], importer: Importer | None) -> list[object]:
-    """Lines that are all parts of runs as the runs themselves; other lines are a document each."""
+def _gathered(lines: list[object], importer: Importer | None) -> tuple[list[object], bool]:
+    """Lines that are parts of runs as the runs themselves, and those that are none after them; else the lines."""
     first = importer or next(filter(None, map(_known, lines)), None)
     if first is None or first.gather is None:
-        return lines
-    parts = [line for line in lines if first.matches(line)]
-    broken = [line for line in lines if not first.matches(line)]
-    return [*first.gather(parts), *broken]
+        return lines, True
+    mine = [first.matches(line) for line in lines]
+    runs = first.gather([line for line, is_mine in zip(lines, mine, strict=True) if is_mine])
+    others = [line for line, is_mine in zip(lines, mine, strict=True) if not is_mine]
+    return [*runs, *others], len(runs) + len(others) > 1
 
 
 def _one(document: object, label: str, importer: Importer | None) -> Trace | Unread:

@@ -24,6 +24,8 @@ Fields: TypeAlias = Mapping[object, object]
 
 _KINDS: dict[str, Kind] = {"llm": "model", "tool": "tool", "retriever": "retrieval"}
 _BATCH = ("post", "patch")
+_TRACEBACK = "Traceback (most recent call last)"
+"""What follows it no agent was told."""
 
 
 def matches(document: object) -> bool:
@@ -87,7 +89,7 @@ def read(document: object, label: str = "") -> Trace:
 
 def _span(run: Fields) -> Span:
     start = seconds(run.get("start_time"))
-    error = run.get("error")
+    error = fields.words(run.get("error")).partition(_TRACEBACK)[0].strip()
     return Span(
         trace=fields.text(run.get("trace_id")),
         id=fields.text(run.get("id")),
@@ -95,7 +97,7 @@ def _span(run: Fields) -> Span:
         start=start,
         end=max(seconds(run.get("end_time")), start),
         agent=_agent(run),
-        error=fields.words(error) if error else None,
+        error=error or ("failed" if run.get("error") else None),
         **_work(run),
     )
 

@@ -8,7 +8,7 @@ earlier one (`gen_ai.user.message`, `gen_ai.choice`). Two dialects are understoo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from misstep.errors import TraceError
@@ -199,13 +199,13 @@ def _first(attributes: Attributes, names: tuple[str, ...]) -> object:
     return next((attributes[name] for name in names if name in attributes), None)
 
 
-def _said(events: list[Fields]) -> tuple[Turn, ...]:
+def _said(events: Sequence[Fields]) -> tuple[Turn, ...]:
     """What a model was shown, one event a message, its role in the event's name."""
     told = [event for event in events if event.get("name") in _SAID]
     return tuple(turn for event in told for turn in shown([_message(event)]))
 
 
-def _chosen(events: list[Fields]) -> tuple[Turn, ...]:
+def _chosen(events: Sequence[Fields]) -> tuple[Turn, ...]:
     choices = [event for event in events if event.get("name") == _CHOICE]
     return replied([_message(event) for event in choices[:1]])
 

@@ -45,7 +45,8 @@ class Span:
 
     `start` and `end` are in any unit, the same for all; `agent` is who does it, where the span says so itself. A
     model `heard` messages and `said` one; spans of `messages` `said` what passed between agents; a tool got `call`
-    (its arguments may not be `recorded`) and told `output`; a retriever was asked `query` and found `documents`. `error` is None where the work was done.
+    (its arguments may not be `recorded`) and told `output`, which may say which call it `answered`; a retriever was
+    asked `query` and found `documents`. `error` is None where the work was done.
     """
 
     trace: str

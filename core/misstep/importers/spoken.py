@@ -108,14 +108,10 @@ def _turns(item: object, part: Part) -> Iterator[Turn]:
 
 def _plain(item: Fields) -> Turn:
     calls = item.get("tool_calls")
-    given = {
-        **item,
-        "tool_calls": [call for call in calls if isinstance(call, dict)] if isinstance(calls, list) else None,
-    }
-    role = fields.text(item.get("role")).strip()
-    return openai.turn(
-        Message(0, _role(role), fields.text(item.get("name")), langchain.words(item.get("content")), given)
-    )
+    kept = [call for call in calls if isinstance(call, dict)] if isinstance(calls, list) else None
+    name, content = fields.text(item.get("name")), langchain.words(item.get("content"))
+    role = _role(fields.text(item.get("role")).strip())
+    return openai.turn(Message(0, role, name, content, {**item, "tool_calls": kept}))
 
 
 def _role(role: str) -> str:
