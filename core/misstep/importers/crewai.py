@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TypeAlias
 
 from misstep.errors import TraceError
@@ -26,6 +27,8 @@ _ACTION = re.compile(r"^[ \t]*Action[ \t]*:[ \t]*([^\n]*)\n[ \t]*Action[ \t]+Inp
 _OBSERVATION = "\nObservation:"
 _FAILURE = "I encountered an error while trying to use the tool."
 _ANSWER = "Final Answer:"
+_QUOTED = "This is the context you're working with:"
+"""What comes before the results of earlier tasks in a task's prompt."""
 
 
 def matches(document: object) -> bool:
@@ -47,8 +50,12 @@ def read(document: object, label: str = "") -> Trace:
     turns: list[Turn] = []
     step = 0
     for task in _tasks(document):
+        agent = fields.text(task.get("agent")).strip() or "agent"
+        prompted = False
         for message in _messages(step, task):
-            turns += _turns(message, fields.text(task.get("agent")).strip() or "agent")
+            said = _turns(message, agent, prompted=prompted)
+            prompted = prompted or said[0].part == "user"
+            turns += said
             step += 1
     spoken, agents = told(turns)
     return made(NAME, label, {}, step, spoken, agents)
@@ -82,14 +89,24 @@ def _said(message: str, raw: str) -> bool:
     return message.rpartition(_ANSWER)[2].strip() == raw.strip() or raw.strip() == message.strip()
 
 
-def _turns(message: Message, agent: str) -> list[Turn]:
+def _turns(message: Message, agent: str, *, prompted: bool) -> list[Turn]:
     turn = openai.turn(message)
+    if turn.part == "user":
+        return [replace(turn, trust="system")] if prompted else _prompt(turn)
     if turn.part != "assistant":
         return [turn]
     asks = _ACTION.search(turn.content) if not turn.calls else None
     if asks is None:
         return [Turn(turn.step, "assistant", agent, turn.content, turn.calls)]
     return _asked(turn, agent, asks)
+
+
+def _prompt(turn: Turn) -> list[Turn]:
+    """A task's prompt is a person's, but for what it quotes of other agents; all later ones CrewAI put together."""
+    own, mark, quoted = turn.content.partition(_QUOTED)
+    if not mark:
+        return [turn]
+    return [replace(turn, content=own), replace(turn, content=mark + quoted, trust="agent")]
 
 
 def _asked(turn: Turn, agent: str, asks: re.Match[str]) -> list[Turn]:
