@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import random
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -350,39 +351,47 @@ def test_no_two_importers_claim_a_document(name: str) -> None:
 
 # -- what is never read -----------------------------------------------------------------------------------------------
 
-LABELS = ("ground_truth", "mistake_step", "labels", "info", "injections", "security", "feedback_stats", "scores", "score")
+LABELS = (
+    "ground_truth",
+    "mistake_step",
+    "labels",
+    "info",
+    "injections",
+    "security",
+    "feedback_stats",
+    "scores",
+    "score",
+)
+JUNK = ["", "clerk", 3, True, False, ["A2"], 1.0]
 RECORDS = ("messages", "tasks_output", "observations", "spans", "child_runs", "message_thread", "trajectory", "post")
 
 
-def labelled(content: Any, draw: Callable[[Any], Any], *, record: bool = True) -> Any:
+def labelled(content: Any, chance: random.Random, *, record: bool = True) -> Any:
     """The content with labels in every record of it, and the fields of every object in another order."""
     if isinstance(content, list):
-        return [labelled(item, draw, record=record) for item in content]
+        return [labelled(item, chance, record=record) for item in content]
     if not isinstance(content, dict):
         return content
-    inner = {name: labelled(value, draw, record=name in RECORDS) for name, value in content.items()}
-    more = draw(st.dictionaries(st.sampled_from(LABELS), JUNK, max_size=2)) if record else {}
+    inner = {name: labelled(value, chance, record=name in RECORDS) for name, value in content.items()}
+    more = {name: chance.choice(JUNK) for name in chance.sample(LABELS, 3)} if record else {}
     pairs = list({**more, **inner}.items())
-    draw(st.randoms(use_true_random=False)).shuffle(pairs)
+    chance.shuffle(pairs)
     return dict(pairs)
 
 
-JUNK = st.text(max_size=5) | st.integers() | st.lists(st.text(max_size=5), max_size=2) | st.booleans()
-
-
 @pytest.mark.parametrize("name", SAMPLES)
-@given(data=st.data())
+@given(seed=st.integers(0, 2**32))
 @settings(max_examples=5, deadline=None)
-def test_labels_change_nothing(tmp_path_factory: pytest.TempPathFactory, name: str, data: st.DataObject) -> None:
+def test_labels_change_nothing(tmp_path_factory: pytest.TempPathFactory, name: str, seed: int) -> None:
     """Labels, answers and unknown fields of a document or a record in it, and their order, change nothing."""
     folder = tmp_path_factory.getbasetemp()
     plain = only(folder, name)
-    assert only(folder, name, labelled(document(name), data.draw)) == plain
+    assert only(folder, name, labelled(document(name), random.Random(seed))) == plain
 
 
 # -- broken and hostile documents -------------------------------------------------------------------------------------
 
-ODD = st.sampled_from([None, True, -1, 10**4200, float("nan"), "", "\ud800", "x", "{}", "[[", [], [[]], [None], {}, {"a": []}])
+ODD = [None, True, -1, 10**4200, float("nan"), "", "\ud800", "x", "{}", "[[", [], [[]], [None], {}, {"a": []}]
 
 
 def paths(content: Any, here: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -394,32 +403,34 @@ def paths(content: Any, here: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
             yield from paths(inner, (*here, key))
 
 
-def mangled(content: Any, draw: Callable[[Any], Any]) -> Any:
-    """A copy in which a few things are gone, doubled, or something else."""
-    content = copy.deepcopy(content)
-    for _ in range(draw(st.integers(1, 4))):
-        *above, key = draw(st.sampled_from(list(paths(content)) or [(None,)]))
+def mangle(content: Any, chance: random.Random) -> None:
+    """Have a few things in a document be gone, doubled, or something else."""
+    for _ in range(chance.randint(1, 4)):
+        places = list(paths(content))
+        if not places:
+            return
+        *above, key = chance.choice(places)
         holder = content
         for step in above:
             holder = holder[step]
-        match draw(st.sampled_from(["gone", "odd", "doubled"])):
-            case "gone" if key is not None:
+        match chance.choice(["gone", "odd", "doubled"]):
+            case "gone":
                 del holder[key]
             case "doubled" if isinstance(holder, list):
                 holder.insert(key, copy.deepcopy(holder[key]))
-            case _ if key is not None:
-                holder[key] = draw(ODD)
-    return content
+            case _:
+                holder[key] = copy.deepcopy(chance.choice(ODD))
 
 
 @pytest.mark.parametrize("name", SAMPLES)
-@given(data=st.data())
-@settings(max_examples=40, deadline=None)
-def test_no_mangled_document_breaks_its_importer(name: str, data: st.DataObject) -> None:
+@given(seed=st.integers(0, 2**32))
+@settings(max_examples=25, deadline=None)
+def test_no_mangled_document_breaks_its_importer(name: str, seed: int) -> None:
     """Whatever is wrong with a real document, what comes of it is whole traces, which can be judged, or `TraceError`."""
-    content = mangled(document(name), data.draw)
+    content = document(name)
+    mangle(content, random.Random(seed))
     importer = IMPORTERS[source(name)]
-    parts = content if name in LINES and isinstance(content, list) else [content]
+    parts = content if name in LINES else [content]
     for part in parts:
         importer.matches(part)
     try:
@@ -470,11 +481,14 @@ def many(name: str, size: int) -> str:
         one = text
         for id_ in ids:
             one = one.replace(id_, f"{id_}{n}")
+        one = re.sub(r'"trace_id": "[^"]*"', '"trace_id": "t"', one)
         copies.append(json.loads(one))
     return "\n".join(map(json.dumps, copies)) if isinstance(copies[0], dict) else json.dumps(sum(copies, []))
 
 
-@pytest.mark.parametrize("name", ["langchain:dumps", "autogen:messages", "langsmith:list", "otlp:genai", "langfuse:page"])
+@pytest.mark.parametrize(
+    "name", ["langchain:dumps", "autogen:messages", "langsmith:list", "otlp:genai", "langfuse:page"]
+)
 def test_large_files_are_read_in_seconds(tmp_path: Path, name: str) -> None:
     """Ten megabytes of one run take seconds: no importer's time grows faster than the file."""
     file = tmp_path / "file"
@@ -488,7 +502,7 @@ def test_large_files_are_read_in_seconds(tmp_path: Path, name: str) -> None:
 
 # -- importers of other packages --------------------------------------------------------------------------------------
 
-PLUGIN = '''
+PLUGIN = """
 from misstep.events import RunEnded, RunStarted
 from misstep.importers import Importer, Trace
 
@@ -501,7 +515,7 @@ def matches(document):
     return "shop" in document
 
 IMPORTER = Importer("shop", "the log of a shop", matches, read)
-'''
+"""
 
 
 @pytest.fixture

@@ -95,8 +95,11 @@ def words(content: object) -> str:
     """The words of a content: without what only repeats a call, and without thoughts, which are no answer."""
     if not isinstance(content, list):
         return fields.words(content)
-    silent = _THOUGHTS | _CALLS
-    return fields.words([part for part in content if not (isinstance(part, dict) and part.get("type") in silent)])
+    return fields.words([part for part in content if not (isinstance(part, dict) and _is_silent(part))])
+
+
+def _is_silent(part: Mapping[object, object]) -> bool:
+    return fields.text(part.get("type")) in _THOUGHTS | _CALLS
 
 
 def _refusal(message: Mapping[object, object]) -> str:

@@ -201,7 +201,7 @@ def _first(attributes: Attributes, names: tuple[str, ...]) -> object:
 
 def _said(events: Sequence[Fields]) -> tuple[Turn, ...]:
     """What a model was shown, one event a message, its role in the event's name."""
-    told = [event for event in events if event.get("name") in _SAID]
+    told = [event for event in events if fields.text(event.get("name")) in _SAID]
     return tuple(turn for event in told for turn in shown([_message(event)]))
 
 

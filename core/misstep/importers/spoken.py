@@ -15,7 +15,7 @@ from misstep.importers.turns import UNNAMED, Part, Turn, asked
 Fields: TypeAlias = Mapping[object, object]
 
 _FRAMES = ("messages", "input", "output")
-_REASONING = frozenset({"reasoning", "compaction"})
+_NO_WORDS = frozenset({"tool_call", "tool_call_response", "reasoning", "compaction"})
 
 
 def shown(value: object) -> tuple[Turn, ...]:
@@ -131,7 +131,7 @@ def _of_parts(item: Fields, parts: list[object], part: Part) -> Iterator[Turn]:
         for each in given
         if each.get("type") == "tool_call"
     )
-    words = [each for each in given if each.get("type") not in {"tool_call", "tool_call_response"} | _REASONING]
+    words = [each for each in given if fields.text(each.get("type")) not in _NO_WORDS]
     if role in fields.USER | fields.SYSTEM:
         speaker: Part = "user" if role in fields.USER else "system"
         yield Turn(0, speaker, speaker, fields.words(words))
