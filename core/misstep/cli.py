@@ -15,7 +15,7 @@ import typer
 import misstep
 from misstep import cli_policy
 from misstep.analysis import Analyzed, NotRead, analyze
-from misstep.importers import IMPORTERS
+from misstep.importers import IMPORTERS, known_importers
 from misstep.redact import printable
 from misstep.taxonomy import AnomalyType, Category, Severity, category_definition, taxonomy
 from misstep.terminal import Block, Format, Page, account, described, piped
@@ -32,11 +32,11 @@ def _version(asked: bool) -> None:
 
 
 def _known_source(name: str | None) -> str | None:
-    if name is None or name in IMPORTERS:
+    if name is None or name in known_importers():
         return name
-    close = difflib.get_close_matches(name, IMPORTERS, n=1)
+    close = difflib.get_close_matches(name, known_importers(), n=1)
     hint = f"Did you mean `{close[0]}`? " if close else ""
-    known = ", ".join(f"`{source}`" for source in IMPORTERS)
+    known = ", ".join(f"`{source}`" for source in known_importers())
     raise typer.BadParameter(f"there is no source {printable(name)!r}. {hint}Known: {known}")
 
 

@@ -26,6 +26,7 @@ USER = frozenset({"user", "human"})
 SYSTEM = frozenset({"system", "developer"})
 TOOL = frozenset({"tool", "function"})
 
+_SCHEMAS = ("parameters", "input_schema", "args_schema")
 _DEEPEST = 50
 _LONGEST_INT = 4000
 _ERROR = re.compile(r"\s*(?:error:|ERROR\b|Error(?![\w-]))")
@@ -92,7 +93,12 @@ def _message(step: int, item: object) -> Message:
 
 
 def _name(value: object) -> str:
-    return clean(value).strip() if isinstance(value, str) else ""
+    return text(value).strip()
+
+
+def text(value: object) -> str:
+    """A text that can be written in any encoding; "" where there is none."""
+    return clean(value) if isinstance(value, str) else ""
 
 
 def opening(document: object) -> list[Event]:
@@ -157,7 +163,7 @@ def tools(document: object) -> tuple[Tool, ...]:
         spec = item.get("function", item) if isinstance(item, dict) else None
         name = _name(spec.get("name")) if isinstance(spec, dict) else ""
         if isinstance(spec, dict) and name:
-            parameters = spec.get("parameters", spec.get("input_schema"))
+            parameters = next((spec[name] for name in _SCHEMAS if name in spec), None)
             found.append(Tool(name, words(spec.get("description")), mapping(parameters) or {}))
     return tuple(found)
 

@@ -35,7 +35,7 @@ def read(document: object, label: str = "") -> Trace:
     messages = fields.messages(document)
     speakers = [speaker(message) for message in messages]
     spoken = [event for message, who in zip(messages, speakers, strict=True) for event in said(message, *who)]
-    return made(NAME, label, document, messages, spoken, acting(name for name, _ in speakers))
+    return made(NAME, label, document, len(messages), spoken, acting(name for name, _ in speakers))
 
 
 def speaker(message: Message) -> tuple[str, str]:
@@ -87,12 +87,12 @@ def sent(message: Message, role: str, trust: str, sender: str, instance: str = "
 
 
 def made(
-    source: str, label: str, document: object, messages: list[Message], spoken: Iterable[Event], agents: Iterable[str]
+    source: str, label: str, document: object, steps: int, spoken: Iterable[Event], agents: Iterable[str]
 ) -> Trace:
-    """A trace from its parts: opening, what was said, ending."""
-    end = fields.ending(document, len(messages))
+    """A trace from its parts: opening, what was said in `steps` steps, ending."""
+    end = fields.ending(document, steps)
     events = (*fields.opening(document), *spoken, end)
-    return Trace(label, source, events, len(messages), tuple(dict.fromkeys(agents)), end.outcome)
+    return Trace(label, source, events, steps, tuple(dict.fromkeys(agents)), end.outcome)
 
 
 def acting(names: Iterable[str]) -> list[str]:

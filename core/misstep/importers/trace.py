@@ -44,10 +44,12 @@ class Importer:
     One format: its name, what it is in a few words, whether a parsed document is of it, and the trace in one.
 
     `matches` looks at the content alone, and is cheap; `read` raises `TraceError` where a document that looks right
-    is broken.
+    is broken. `gather` is there where a document may hold several runs, or a file one run in several documents: it
+    makes of the documents of a file that match one document a run.
     """
 
     name: str
     what: str
     matches: Callable[[object], bool]
     read: Callable[[object, str], Trace]
+    gather: Callable[[list[object]], list[object]] | None = None

@@ -19,9 +19,11 @@ _EXIT = re.compile(r"\s*exitcode:\s*(-?\d+)")
 
 
 def matches(document: object) -> bool:
-    """An object with a `history`, and no call of a tool in it."""
+    """An object with a `history`, and no call of a tool in it; one with a `trajectory` too is SWE-agent's."""
     field, items = fields.conversation(document)
-    return field == "history" and not fields.calls_tools(items)
+    if field != "history" or not isinstance(document, dict) or "trajectory" in document:
+        return False
+    return not items or (fields.spoken(items) and not fields.calls_tools(items))
 
 
 def read(document: object, label: str = "") -> Trace:
@@ -33,7 +35,7 @@ def read(document: object, label: str = "") -> Trace:
     """
     messages = fields.messages(document)
     speakers = [message.name or speaker(message)[0] for message in messages]
-    return made(NAME, label, document, messages, _Chat(messages).events(), acting(speakers))
+    return made(NAME, label, document, len(messages), _Chat(messages).events(), acting(speakers))
 
 
 class _Chat:

@@ -81,10 +81,11 @@ def _thresholds(type_: AnomalyType) -> dict[str, Any]:
     """What can be set of a type's detector, with what holds otherwise."""
     detector = known_detectors().get(type_)
     fields = dataclasses.fields(detector) if detector is not None else ()  # type: ignore[arg-type]
-    return {
-        field.name: field.default_factory() if field.default is dataclasses.MISSING else field.default  # type: ignore[misc]
-        for field in fields
-    }
+    return {field.name: _default(field) for field in fields}
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 def _commented(thresholds: dict[str, Any]) -> Iterator[str]:
