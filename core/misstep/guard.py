@@ -276,9 +276,7 @@ class Guard:
         if session.halted is not None and status == "completed":
             status = "halted"
         with session.run.lock:
-            if status == "interrupted":
-                self._sessions.pause(session)
-            else:
+            if status != "interrupted":
                 session.settle_open()
             news = session.news()
         self._publisher.publish(news)
@@ -286,6 +284,8 @@ class Guard:
             RunEnded(run=run, status=status, outcome=outcome_of(session.success), score=session.score, error=error)
         )
         self._sessions.finish(run, session.report())
+        if status == "interrupted":
+            self._sessions.pause(session)
 
     def observe(self, event: Event) -> Decision:
         """Take one event and say what is to be done. Does no I/O but hand the event to the sink; never raises."""
