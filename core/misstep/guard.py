@@ -304,7 +304,8 @@ class Guard:
         self._sessions.finish(run, report)
         if status == "interrupted":
             self._sessions.pause(session)
-        self._count(report)
+        else:
+            self._count(report)
 
     def observe(self, event: Event) -> Decision:
         """Take one event and say what is to be done. Does no I/O but hand the event to the sink; never raises."""
