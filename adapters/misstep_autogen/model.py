@@ -81,6 +81,8 @@ class AutoGenModelSeat:
             tools=tools if tools != told.tools else None,
             messages=len(self._messages),
         )
+        if tools != told.tools:
+            run.check_by(private.checks(place.owner))
         told.tools = tools
         return [*events, requested]
 

@@ -20,6 +20,7 @@ from autogen_agentchat.teams._group_chat._chat_agent_container import ChatAgentC
 from autogen_agentchat.teams._group_chat._graph._digraph_group_chat import GraphFlowManager
 from autogen_agentchat.teams._group_chat._round_robin_group_chat import RoundRobinGroupChatManager
 
+from misstep.arguments import Check, checked_by
 from misstep.side_effects import Classified, declared_on
 
 GROUP_CHAT = group_chat
@@ -61,6 +62,13 @@ def called(workbench: Any) -> Iterator[Any]:
         runner = getattr(tool, "_task_runner", None)
         if isinstance(runner, ChatAgent | Team):
             yield runner
+
+
+def checks(agent: Any) -> dict[str, Check]:
+    """How AutoGen itself judges the arguments of an agent's tools."""
+    tools = [tool for workbench in workbenches(agent) for tool in getattr(workbench, "_tools", ())]
+    found = {tool.name: checked_by(tool.args_type()) for tool in tools}
+    return {name: check for name, check in found.items() if check is not None}
 
 
 def says_of(workbench: Any, name: str) -> Classified | None:

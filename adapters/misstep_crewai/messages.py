@@ -29,6 +29,7 @@ from crewai.utilities.i18n import I18N_DEFAULT
 from crewai.utilities.string_utils import sanitize_tool_name
 from pydantic import BaseModel
 
+from misstep.arguments import Check, checked_by
 from misstep.conversation import Said, digest
 from misstep.events import ProposedCall, Role, Tool, Trust
 from misstep.side_effects import Classified, declared_on
@@ -298,6 +299,12 @@ def _declared(tool: Any) -> Tool:
         return Tool(str(spec.get("name", "")), str(spec.get("description", "")), spec.get("parameters") or {})
     schema = tool.args_schema.model_json_schema()
     return Tool(sanitize_tool_name(tool.name), str(tool.description), schema, says_of(tool))
+
+
+def checks(tools: Sequence[Any]) -> dict[str, Check]:
+    """How CrewAI itself judges the arguments of its tools."""
+    found = {sanitize_tool_name(tool.name): checked_by(getattr(tool, "args_schema", None)) for tool in tools}
+    return {name: check for name, check in found.items() if check is not None}
 
 
 def says_of(tool: Any) -> Classified | None:

@@ -21,7 +21,7 @@ from misstep.events import Event, ModelFailed, ModelRequested, ModelResponded, U
 from misstep_crewai.course import divert
 from misstep_crewai.halted import Diverted, Halted
 from misstep_crewai.live import Live
-from misstep_crewai.messages import chunks, declared, key_of, pieces, reworded, said, spoken, words
+from misstep_crewai.messages import checks, chunks, declared, key_of, pieces, reworded, said, spoken, words
 from misstep_crewai.place import place
 from misstep_crewai.private import count, stops_of, streams
 
@@ -147,6 +147,8 @@ class CrewModelSeat:
         told = run.memory(("tools", where.instance), Declared)
         given = declared(tools) if told.ids != ids else None
         told.ids = ids
+        if given is not None:
+            run.check_by(checks(getattr(getattr(self._asked.agent, "agent_executor", None), "tools", None) or ()))
         requested = ModelRequested(
             run=run.id,
             agent=where.agent,

@@ -14,6 +14,7 @@ from langchain_core.tools import BaseTool, StructuredTool
 from langchain_core.tools import Tool as LangChainTool
 from langgraph.types import Command
 
+from misstep.arguments import Check, checked_by
 from misstep.conversation import Said, digest
 from misstep.events import ProposedCall, Role, Tool, Usage
 from misstep.side_effects import Classified, declared_on, hinted
@@ -102,25 +103,32 @@ def finish_reason(message: AIMessage) -> str | None:
     return str(reason) if reason else None
 
 
-_KEPT: OrderedDict[int, tuple[weakref.ref[BaseTool], Tool]] = OrderedDict()
+_KEPT: OrderedDict[int, tuple[weakref.ref[BaseTool], Tool, Check | None]] = OrderedDict()
 """What was last read of a tool: its schema is dear to write down, and every run asks for it anew."""
 
 
 def declared(tools: Sequence[Any]) -> tuple[Tool, ...]:
     """The tools a model was given: LangChain tools, or a provider's own JSON."""
-    return tuple(_kept(tool) if isinstance(tool, BaseTool) else _declared(tool) for tool in tools)
+    return tuple(_kept(tool)[0] if isinstance(tool, BaseTool) else _declared(tool) for tool in tools)
 
 
-def _kept(tool: BaseTool) -> Tool:
-    owner, known = _KEPT.get(id(tool), (None, None))
+def checks(tools: Sequence[Any]) -> dict[str, Check]:
+    """How LangChain itself judges the arguments a model chooses for its tools."""
+    kept = {tool.name: _kept(tool)[1] for tool in tools if isinstance(tool, BaseTool)}
+    return {name: check for name, check in kept.items() if check is not None}
+
+
+def _kept(tool: BaseTool) -> tuple[Tool, Check | None]:
+    owner, known, check = _KEPT.get(id(tool), (None, None, None))
     alive = owner is not None and owner() is tool
     if known is not None and alive and (known.name, known.description) == (tool.name, tool.description):
-        return known
+        return known, check
     read = Tool(tool.name, tool.description, {"properties": dict(tool.args)}, says_of(tool))
-    _KEPT[id(tool)] = weakref.ref(tool), read
+    check = checked_by(tool.tool_call_schema)
+    _KEPT[id(tool)] = weakref.ref(tool), read, check
     if len(_KEPT) > 1000:
         _KEPT.popitem(last=False)
-    return read
+    return read, check
 
 
 def _declared(tool: Any) -> Tool:

@@ -18,7 +18,17 @@ from misstep.decisions import Reroute, RollBack
 from misstep.events import Event, ModelFailed, ModelRequested, ModelResponded
 from misstep.session import Session
 from misstep_langgraph.halted import Halted
-from misstep_langgraph.messages import declared, finish_reason, key_of, proposed, reworded, said, usage_of, words
+from misstep_langgraph.messages import (
+    checks,
+    declared,
+    finish_reason,
+    key_of,
+    proposed,
+    reworded,
+    said,
+    usage_of,
+    words,
+)
 from misstep_langgraph.onward import origins_of
 from misstep_langgraph.place import Place, outermost_checkpoint
 from misstep_langgraph.signals import Diverted
@@ -52,6 +62,8 @@ class ModelCall:
         told = run.memory(("tools", place.instance), Declared)
         tools = declared(self._tools) if told.ids != ids else None
         told.ids = ids
+        if tools is not None:
+            run.check_by(checks(self._tools))
         requested = ModelRequested(
             run=run.id,
             agent=place.agent,

@@ -11,6 +11,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, cast
 
+from misstep.arguments import Check
 from misstep.calls import CallIndex
 from misstep.events import (
     CheckpointRestored,
@@ -128,6 +129,8 @@ class Run:
         """(sender, recipient) → messages: who talked to whom."""
         self.tools: dict[str, Tool] = {}
         """Every tool the application declared to a model."""
+        self.checks: dict[str, Check] = {}
+        """How its framework judges a tool's arguments, where a seat had the tool itself at hand."""
         self.says: dict[str, Classified] = {}
         """What tools say of themselves, where a seat had the tool itself at hand."""
         self.called: dict[str, None] = {}
@@ -188,6 +191,12 @@ class Run:
         declared = self.tools.get(tool)
         says = self.says.get(tool) or (declared.says if declared else None)
         return self.classes.of(tool, declared.description if declared else "", says)
+
+    def check_by(self, checks: Mapping[str, Check]) -> None:
+        """Have the arguments of these tools judged as their framework does; at most as many as `limits.agents`."""
+        self.checks.update(checks)
+        while len(self.checks) > self.limits.agents:
+            self.checks.pop(next(iter(self.checks)))
 
     def heard_of(self, event: ToolRequested) -> None:
         """Keep what the called tool says of itself; at most as many tools as `limits.agents`."""

@@ -16,15 +16,23 @@ _results: dict[tuple[str, str, str], str] = {}
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
-    """Note what became of each cell."""
+    """Write what became of a cell into its report, which may be made in another process."""
     result = yield
     cell = getattr(item, "callspec", None)
     if call.when == "call" and cell is not None and "scenario" in cell.params:
         host, mode = cell.params["host"], cell.params["mode"]
         scenario = cell.params["scenario"].__name__
         held = "declared" if {scenario, f"{scenario} {mode}"} & set(host.declares) else "holds"
-        _results[scenario, host.name, mode] = held if result.passed else "FAILS"
+        result.user_properties.append(("cell", [scenario, host.name, mode, held if result.passed else "FAILS"]))
     return result
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Note what became of each cell."""
+    for name, value in report.user_properties:
+        if name == "cell" and report.when == "call":
+            scenario, host, mode, state = value  # type: ignore[misc]
+            _results[scenario, host, mode] = state
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -31,6 +31,18 @@ class World:
         self.late.wait(20)
         return "late"
 
+    def flaky(self, q: str) -> str:
+        """Look something up; it fails the first time."""
+        self.done.append(q)
+        if len(self.done) == 1:
+            raise ConnectionError("once")
+        return "found it"
+
+    def count(self, n: int) -> str:
+        """Count to a number."""
+        self.done.append(f"count {n}")
+        return "counted"
+
     def look(self, q: str) -> str:
         """Look something up; it tells an order's number."""
         self.done.append(f"look {q}")

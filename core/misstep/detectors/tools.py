@@ -70,8 +70,10 @@ class InvalidArguments:
     """
     Arguments that break the JSON schema the tool was declared with: missing, unknown, of another type or value.
 
-    Where there is no doubt what was meant ("5" for an integer, an object as text, null for what may be left out), the
-    anomaly carries the mended arguments and only informs: many frameworks convert such values themselves.
+    Where the framework's own model of the tool's arguments is at hand, what that takes is taken, and what it does not
+    is told in its words. Elsewhere, where there is no doubt what was meant ("5" for an integer, an object as text,
+    null for what may be left out), the anomaly carries the mended arguments and only informs: many frameworks convert
+    such values themselves.
     """
 
     type: ClassVar[AnomalyType] = AnomalyType.INVALID_ARGUMENTS
@@ -81,21 +83,37 @@ class InvalidArguments:
         tool = run.instances[event.instance].tools.get(event.tool) or run.tools.get(event.tool)
         if tool is None or event.raw is not None or not tool.parameters:
             return None
+        check = run.checks.get(event.tool)
+        wrong = check(event.arguments) if check is not None else None
+        if check is not None and wrong is None:
+            return None
         validator = run.memory(self, _Schemas).of(tool)
         try:
             if validator is None or validator.is_valid(event.arguments):
-                return None
+                return None if wrong is None else self._found(event, wrong)
             problems = list(itertools.islice(validator.iter_errors(event.arguments), _PROBLEMS))
         except ValueError:  # arguments that are no JSON: objects of the host's, which only the host can judge
-            return None
+            return None if wrong is None else self._found(event, wrong)
         mended = _mended(event.arguments, problems, validator)
         names = [name for problem in problems if (name := _argument(problem))]
+        return self._found(event, wrong or _described(problems), names[0] if names else "", mended, taken=check is None)
+
+    def _found(
+        self,
+        event: ToolRequested,
+        wrong: str,
+        argument: str = "",
+        mended: Mapping[str, Any] | None = None,
+        *,
+        taken: bool = False,
+    ) -> Anomaly:
+        """`taken` where the framework may convert by itself what can be mended."""
         return Anomaly(
             type=self.type,
-            message=f"`{event.tool}` called with arguments that do not fit its schema: {_described(problems)}",
+            message=f"`{event.tool}` called with arguments that do not fit its schema: {shortened(wrong, 300)}",
             evidence=(event.seq,),
-            severity=None if mended is None else Severity.INFO,
-            facts={"tool": event.tool, "argument": names[0] if names else ""},
+            severity=Severity.INFO if taken and mended is not None else None,
+            facts={"tool": event.tool, "argument": argument},
             rewrite=mended,
         )
 

@@ -47,6 +47,7 @@ class GuardedCrew:
     name = "CrewAI crew"
     declares: dict[str, str] = {  # noqa: RUF012 - as the protocol has it
         "second_turn": "a second kickoff begins a new conversation: nothing of the first one is in it",
+        "tool_retry": "CrewAI makes the call between two hooks, which cannot make it again",
         "tool_timeout": "CrewAI makes the call between two synchronous hooks, which cannot cut it off",
     }
 
