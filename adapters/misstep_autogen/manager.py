@@ -46,10 +46,10 @@ class ManagerPatch(Patch):
     async def update_message_thread(self, messages: Sequence[Any]) -> None:
         """Take what was said; the sign of a turn that was stopped was said to nobody."""
         live = self._live()
-        said_by = messages[-1] if messages else None
-        if said_by is not None and live is not None and said_by.id in live.signs.values():
+        last = messages[-1] if messages else None
+        if last is not None and live is not None and last.id in live.signs.values():
             return
-        if said_by is not None and said_by.source == self._aside:
+        if last is not None and last.source == self._aside:
             self._aside = None
             if await private.heard_aside(self.target, messages):
                 return
@@ -85,10 +85,11 @@ class ManagerPatch(Patch):
                     live.session.put_off(verdict)
                 return None
             private.settle(self._team, live.signs.values(), live.unheard)
+            comes_anyway = private.comes_next(self.target, name)
+            if not comes_anyway:
+                private.circle_on(self.target, name)
             live.guard.settle(live.session, verdict, took_effect=True)
-            if private.comes_next(self.target, name):
-                return None
-            private.circle_on(self.target, name)
-            self._aside = name
-            return [name]
+            if not comes_anyway:
+                self._aside = name
+                return [name]
         return None

@@ -291,9 +291,7 @@ class Guard:
         if session.halted is not None and status == "completed":
             status = "halted"
         with session.run.lock:
-            if status == "interrupted":
-                self._sessions.pause(session)
-            else:
+            if status != "interrupted":
                 session.settle_open()
             news = session.news()
         self._publisher.publish(news)
@@ -304,7 +302,10 @@ class Guard:
         )
         report = session.report()
         self._sessions.finish(run, report)
-        self._count(report)
+        if status == "interrupted":
+            self._sessions.pause(session)
+        else:
+            self._count(report)
 
     def observe(self, event: Event) -> Decision:
         """Take one event and say what is to be done. Does no I/O but hand the event to the sink; never raises."""

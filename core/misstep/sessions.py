@@ -62,7 +62,9 @@ class Sessions:
 
     def pause(self, session: Session) -> None:
         """A conversation was interrupted: its run may go on."""
-        if session.thread is not None:
+        if session.thread is None:
+            return
+        with self.lock:
             self._paused[session.thread] = session
             self._paused.move_to_end(session.thread)
             if len(self._paused) > _PAUSED:
@@ -70,7 +72,7 @@ class Sessions:
 
     def paused(self, thread: str | None) -> Session | None:
         """The interrupted run of a conversation; from now on it is nobody's."""
-        return self._paused.pop(thread or "", None)
+        return None if thread is None else self._paused.pop(thread, None)
 
     def finish(self, run: str, report: RunReport) -> None:
         """A run is over."""

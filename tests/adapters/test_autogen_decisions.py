@@ -1168,11 +1168,13 @@ def test_a_hand_off_seat_that_crashes(method: str, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("where", ["private.participants", "private.settle", "private.circle_on", "live.Live.due"])
 def test_a_reroute_that_crashes(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The manager chooses as without us."""
+    """The manager chooses as without us, and the receipt says that nobody else was given the turn."""
     members = [agent("alice", Script(Say("bad words"))), speaker("carol"), speaker("bob")]
-    team = guarded(RoundRobinGroupChat(members, max_turns=2), lenient(BAD_REPLY, TO_BOB))
+    guard = lenient(BAD_REPLY, TO_BOB)
+    team = guarded(RoundRobinGroupChat(members, max_turns=2), guard)
     monkeypatch.setattr(f"misstep_autogen.{where}", crash)
     assert texts(within(alone(team.run(task="go"))))[1:] == [f"alice: {LEFT}", "carol: carol speaks"]
+    assert took(guard, team) == [(Kind.REROUTE, False)]
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,7 @@ from misstep.events import (
     TurnStarted,
 )
 from misstep.importers import IMPORTERS, Trace, Unread, known_importers, read
+from misstep.taxonomy import AnomalyType
 from tests.core.samples import LINES, SAMPLES, STORIES, document, file_of
 from tests.fixtures.story import ANSWER, SYSTEM, TASK, TOOL
 
@@ -114,8 +115,11 @@ def test_each_result_is_of_its_call(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", STORIES)
 def test_a_sound_run_raises_no_alarm(tmp_path: Path, name: str) -> None:
-    """A tool's error that the agent reports is no misstep, and nothing of a format looks like one."""
-    assert not judged(only(tmp_path, name), name).report.anomalies
+    """The tool's one error is noted where it came, and nothing of a format looks like a misstep."""
+    trace = only(tmp_path, name)
+    (failed,) = of(trace, ToolFailed)
+    found = judged(trace, name).report.anomalies
+    assert [(anomaly.type, anomaly.step) for anomaly in found] == [(AnomalyType.TOOL_ERROR, failed.step)]
 
 
 @pytest.mark.parametrize("name", SAMPLES)
@@ -500,7 +504,7 @@ def test_large_files_are_read_in_seconds(tmp_path: Path, name: str) -> None:
     (trace,) = read(file)
     assert time.process_time() - began < 20
     assert isinstance(trace, Trace)
-    assert trace.steps > 5000
+    assert trace.steps > 1000
 
 
 # -- importers of other packages --------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import pytest
 
 from misstep import AttachError, Guard
 from misstep.decisions import Kind
-from misstep.events import Event, ModelRequested, ModelResponded, ToolRequested, ToolReturned, TurnEnded
+from misstep.events import Event, MessageSent, ModelRequested, ModelResponded, ToolRequested, ToolReturned, TurnEnded
 from misstep.policy import Reach, Rung
 from misstep.seats import Seat, Seats
 from misstep.support import Means, reach
@@ -25,7 +25,8 @@ ALL = Means(models=("small",), person=True)
         (ToolRequested, False, "rewrite refuse ask reroute roll_back halt"),
         (ToolRequested, True, "rewrite refuse ask reroute roll_back halt retry reprompt vote fallback"),
         (ToolReturned, False, "rewrite refuse ask retry reprompt roll_back halt"),
-        (TurnEnded, False, "reprompt reroute halt"),
+        (TurnEnded, False, "rewrite reprompt reroute halt"),
+        (MessageSent, False, "reprompt halt"),
     ],
 )
 def test_what_can_be_done_about_an_event(event: type[Event], proposed: bool, possible: str) -> None:

@@ -69,7 +69,6 @@ def _span(item: Fields) -> Span:
     failed = item.get("level") == "ERROR"
     start = seconds(item.get("startTime"))
     return Span(
-        trace=fields.text(item.get("traceId")),
         id=fields.text(item.get("id")),
         parent=fields.text(item.get("parentObservationId")),
         start=start,

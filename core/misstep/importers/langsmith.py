@@ -91,7 +91,6 @@ def _span(run: Fields) -> Span:
     start = seconds(run.get("start_time"))
     error = fields.words(run.get("error")).partition(_TRACEBACK)[0].strip()
     return Span(
-        trace=fields.text(run.get("trace_id")),
         id=fields.text(run.get("id")),
         parent=fields.text(run.get("parent_run_id")),
         start=start,

@@ -116,7 +116,6 @@ def _span(span: Fields) -> Span:
     attributes = _attributes(span)
     start = _nanoseconds(span.get("startTimeUnixNano"))
     return Span(
-        trace=fields.text(span.get("traceId")),
         id=fields.text(span.get("spanId")),
         parent=fields.text(span.get("parentSpanId")),
         start=start,

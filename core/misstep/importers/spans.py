@@ -49,7 +49,6 @@ class Span:
     asked `query` and found `documents`. `error` is None where the work was done.
     """
 
-    trace: str
     id: str
     parent: str = ""
     start: float = 0
