@@ -287,14 +287,15 @@ class Session:
     # -- the journal --------------------------------------------------------------------------------------------------
 
     def proposal(self, event: ToolRequested) -> Proposal:
-        """A call as the journal knows it; of which reply, if that was heard in this run."""
+        """A call as the journal knows it: of which reply, if that was heard in this run or in one it goes on from."""
         call = event.call or event.id
         known = self.run.calls.get(call)
         asked = self.run.find(known.seq) if known is not None else None
-        batch = known.batch if known is not None and not (asked is not None and asked.history) else None
+        heard = isinstance(asked, ToolRequested) and (asked.call or asked.id) == call and not asked.history
+        name = Name(asked.run, asked.batch, call) if asked is not None and heard else Name(self.run.id, None, call)
         return Proposal(
             scope=self.scope,
-            name=Name(self.run.id, batch, call),
+            name=name,
             tool=event.tool,
             arguments=" ".join((event.raw or written(event.arguments)).split()),
             side_effect=self.run.side_effect(event.tool).side_effect,
@@ -317,6 +318,7 @@ class Session:
         """Take over what was decided in the interrupted run this one continues, and has not come to its end."""
         self._verdicts, self.asked = earlier._verdicts, earlier.asked
         self._notices, self._due, self._open = earlier._notices, earlier._due, earlier._open
+        self.taken_back = earlier.taken_back
         for _, taken in self._open.values():
             for found in earlier.ledger.anomalies:
                 if found.id in taken.anomalies:

@@ -19,8 +19,9 @@ os.environ.update(
     OTEL_SDK_DISABLED="true",
 )
 
-from misstep import Guard, Journal, SideEffect, side_effect
-from misstep.report import ToolReport
+from misstep import Anomaly, AnomalyType, Guard, Journal, Policy, Rule, Run, Rung, SideEffect, side_effect
+from misstep.events import ToolRequested
+from misstep.report import JournalReport, ToolReport
 from misstep.side_effects import Classified
 from misstep.testing import Ask, AskAll, Say, Script
 
@@ -237,7 +238,7 @@ def test_a_later_turn_pays_again(tmp_path: Path) -> None:
 
 
 def test_a_result_that_changes_the_graph_is_not_given_back_as_words(tmp_path: Path) -> None:
-    """A tool that answers with a `Command` cannot be answered for: the repeated call is asked about, and refused."""
+    """A tool that answers with a `Command` cannot be answered for: a person is asked, here by an interrupt."""
     pytest.importorskip("langgraph")
     from langchain_core.messages import ToolMessage
     from langchain_core.tools import tool
@@ -262,9 +263,54 @@ def test_a_result_that_changes_the_graph_is_not_given_back_as_words(tmp_path: Pa
     guard = guard_in(tmp_path)
     graph = guarded(graph_of(Script(BOTH, Say("done")), [pay, other]), guard)
     graph.invoke({"messages": [("user", "pay A")]}, THREAD)
-    out = graph.invoke(Command(resume="yes"), THREAD)
-    assert "cannot be given back" in out["messages"][-3].content
+    graph.invoke(Command(resume="yes"), THREAD)
+    (asked,) = graph.get_state(THREAD).interrupts
+    assert "`pay` was made before, and what it answered cannot be given back" in asked.value["misstep"]
+    out = graph.invoke(Command(resume="reject"), THREAD)
+    assert "A person was asked about this and rejected it." in out["messages"][-3].content
     assert done == ["A"]
+
+
+class Misled:
+    """A rule that finds fault with `other`, and puts it down to the payment before it."""
+
+    type = AnomalyType.REPEATED_CALL
+
+    def __call__(self, event: ToolRequested, run: Run) -> Anomaly | None:
+        """Judge one call."""
+        first = next((each.seq for each in run.events if isinstance(each, ToolRequested) and each.tool == "pay"), None)
+        if event.tool != "other" or first is None:
+            return None
+        return Anomaly(type=self.type, message="led astray", evidence=(first,))
+
+
+def test_what_was_rolled_back_is_paid_once(tmp_path: Path) -> None:
+    """A roll-back to before the payment has the model propose it again; it is answered for, and not made again."""
+    pytest.importorskip("langgraph")
+    from langchain_core.tools import tool
+
+    from misstep_langgraph import guarded
+
+    done: list[str] = []
+
+    @tool
+    def other(order: str) -> str:
+        """Look it up."""
+        return "fine"
+
+    asks = [Ask("pay", {"order": "A"}, "c1"), Ask("other", {"order": "A"}, "c2"), Ask("pay", {"order": "A"}, "c3")]
+    rule = Rule(ladder=(Rung.model_validate({"roll_back": 1}),))
+    guard = Guard(
+        Policy(rules={Misled.type: rule}),
+        detectors=[Misled()],
+        journal=Journal(tmp_path / "misstep.db"),
+        strict=True,
+    )
+    graph = guarded(graph_of(Script(*asks, Say("done")), [paying(done), other]), guard)
+    out = graph.invoke({"messages": [("user", "pay A")]}, THREAD)
+    assert [message.content for message in out["messages"]][-2:] == ["paid A", "done"]
+    assert done == ["A"]
+    assert guard.report(graph.last_run).runs[0].journal == JournalReport(journaled=1, answered=1)
 
 
 def test_the_middleware_writes_down_too(tmp_path: Path) -> None:
