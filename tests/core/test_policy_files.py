@@ -6,6 +6,7 @@ import contextlib
 import json
 import re
 import textwrap
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -170,3 +171,11 @@ def test_the_schema_and_the_parser_agree(document: dict[str, Any]) -> None:
     elif valid(document):
         with pytest.raises(PolicyError, match=r"must be \d|must be above 0 and at most"):
             parse_policy(json.dumps(document))
+
+
+def test_the_policy_in_the_readme_is_one() -> None:
+    """The policy README shows can be used as it stands."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (block,) = [part for part in readme.split("```yaml\n")[1:] if part.startswith("version: 1")]
+    policy = parse_policy(block.split("```")[0])
+    assert {rung.kind for type_ in policy.rules for rung in policy.ladder(type_)} >= {Kind.REWRITE, Kind.ASK, Kind.ROLL_BACK}
