@@ -493,7 +493,7 @@ class Guard:
         found: dict[str, str] = {}
         enforces = mode == "enforce" or (mode == "shadow" and policy.explores)
         for seats, agents in apps if enforces else ():
-            missing = gaps(policy, seats, self._means, agents)
+            missing = gaps(policy, seats, self._means, agents, self._own)
             if missing and policy.unsupported == "error":
                 raise AttachError(seats.adapter, missing)
             found.update(dict.fromkeys(missing, seats.adapter))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from misstep.decisions import Kind
+from misstep.detectors import Detector
 from misstep.dispatch import subscription
 from misstep.events import (
     Event,
@@ -83,10 +84,20 @@ def reach(
     return Reach(frozenset(kinds), means.models, agents)
 
 
-def gaps(policy: Policy, seats: Seats, means: Means, agents: Collection[str] | None = None) -> list[str]:
-    """Each rung no seat of the adapter can enact: what, where, and what there is instead."""
+def gaps(
+    policy: Policy,
+    seats: Seats,
+    means: Means,
+    agents: Collection[str] | None = None,
+    own: Iterable[Detector] = (),
+) -> list[str]:
+    """
+    Each rung no seat of the adapter can enact: what, where, and what there is instead.
+
+    `own` are detectors that take the places of the policy's.
+    """
     missing: list[str] = []
-    for type_, heard in _heard(policy):
+    for type_, heard in _heard(policy, own):
         within = [reach(event, seats, means, agents, proposed=event is ToolRequested) for event in heard]
         for rung in policy.ladder(type_):
             if not any(each.has(rung) for each in within):
@@ -114,8 +125,10 @@ def _why(rung: Rung, seats: Seats, agents: Collection[str] | None, heard: Collec
     return f"`{rung.kind}`, which {there} of `{seats.adapter}` cannot enact; it can: {instead}"
 
 
-def _heard(policy: Policy) -> Iterator[tuple[AnomalyType, tuple[type[Event], ...]]]:
+def _heard(policy: Policy, own: Iterable[Detector]) -> Iterator[tuple[AnomalyType, tuple[type[Event], ...]]]:
     """What each rule listens to; the guard itself may fail at anything."""
-    for detector, _ in policy.detectors():
-        yield detector.type, subscription(detector)
+    detectors = {detector.type: detector for detector, _ in policy.detectors()}
+    detectors.update((detector.type, detector) for detector in own)
+    for type_, detector in detectors.items():
+        yield type_, subscription(detector)
     yield AnomalyType.GUARD_FAILURE, tuple(_SEATS)

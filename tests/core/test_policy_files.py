@@ -178,4 +178,5 @@ def test_the_policy_in_the_readme_is_one() -> None:
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     (block,) = [part for part in readme.split("```yaml\n")[1:] if part.startswith("version: 1")]
     policy = parse_policy(block.split("```")[0])
-    assert {rung.kind for type_ in policy.rules for rung in policy.ladder(type_)} >= {Kind.REWRITE, Kind.ASK, Kind.ROLL_BACK}
+    kinds = {rung.kind for type_ in policy.rules for rung in policy.ladder(type_)}
+    assert kinds >= {Kind.REWRITE, Kind.FALLBACK, Kind.ASK, Kind.REROUTE, Kind.ROLL_BACK, Kind.HALT}

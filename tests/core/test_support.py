@@ -12,7 +12,7 @@ from misstep.events import Event, MessageSent, ModelRequested, ModelResponded, T
 from misstep.policy import Reach, Rung
 from misstep.seats import Seat, Seats
 from misstep.support import Means, reach
-from tests.core.scenes import EMPTY, EVERYTHING, LOOP, policy
+from tests.core.scenes import EMPTY, EVERYTHING, LOOP, finds, policy
 
 ALL = Means(models=("small",), person=True)
 
@@ -106,3 +106,11 @@ def test_seats_without() -> None:
     fewer = EVERYTHING.without(Kind.ROLL_BACK, Kind.REROUTE)
     assert fewer.kinds(*Seat) == set(Kind) - {Kind.ROLL_BACK, Kind.REROUTE}
     assert Kind.ROLL_BACK in EVERYTHING.kinds(Seat.RUN)
+
+
+def test_a_users_own_detector_is_what_counts() -> None:
+    """A rung is held against what the guard's own detector for its type listens to, not the built-in one's."""
+    on_results = finds(LOOP, ToolReturned)
+    Guard(policy({LOOP: [{"retry": 1}]}), detectors=[on_results]).attach(EVERYTHING)
+    with pytest.raises(AttachError, match="asks for `vote`"):
+        Guard(policy({LOOP: [{"vote": 1}]}), detectors=[on_results]).attach(EVERYTHING)
