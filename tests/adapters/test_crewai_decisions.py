@@ -794,8 +794,8 @@ def test_tasks_are_told_complete_once() -> None:
 
 CRASHES: list[tuple[str, Any, Any]] = [
     ("misstep_crewai.tool.CrewToolSeat.request", ToolRequested, "rewrite"),
-    ("misstep_crewai.tool.asked", ToolRequested, "ask"),
-    ("misstep_crewai.tool.asked", ToolReturned, "ask"),
+    ("misstep.enact.drivers.consult", ToolRequested, "ask"),
+    ("misstep.enact.drivers.consult", ToolReturned, "ask"),
     ("misstep_crewai.tool.CrewToolSeat.rewrite", ToolReturned, "rewrite"),
     ("misstep_crewai.tool.amend", ToolReturned, "rewrite"),
     ("misstep_crewai.tool.CrewToolSeat.object", ToolReturned, {"refuse": 1}),

@@ -231,7 +231,8 @@ def test_what_a_runtime_shows_becomes_events() -> None:
     script = Script(Ask("act", {"q": "A17"}), Ask("act", {"q": "boom"}, id="c2"), Say("it is B42"))
     team = robin(lambda: member("alice", script, acting([])), lambda: member("bob", Script(Say("fine"))))
     played([MisstepInterventionHandler(guard)], team, task="look up A17")
-    told = [(type(event).__name__, event.agent) for event in events.all if not isinstance(event, RunStarted | RunEnded)]
+    ours = RunStarted | RunEnded | AnomalyFound
+    told = [(type(event).__name__, event.agent) for event in events.all if not isinstance(event, ours)]
     assert told == [
         ("TurnStarted", "alice"),
         ("MessageSent", "alice"),
@@ -553,7 +554,7 @@ def test_a_crew_is_watched_and_left_alone(way: str, native: bool) -> None:
     assert (result.raw, done) == (expected.raw, bare)
     (report,) = guard.report().runs
     assert (report.framework, report.status, report.agents) == ("crewai", "completed", ("alice",))
-    assert types(report) == [AnomalyType.REPEATED_CALL]
+    assert AnomalyType.REPEATED_CALL in types(report)
     assert [(each.kind, each.hypothetical) for each in report.decisions] == [(Kind.REPROMPT, True)]
     assert len(events.of(ToolRequested)) == len(done)
     assert guard._sessions.ids() == []

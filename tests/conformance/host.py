@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -27,8 +28,9 @@ class World:
         return "nothing"
 
     def hang(self, q: str) -> str:
-        """Answer far too late."""
-        self.late.wait(20)
+        """Answer far too late; `late` is set once somebody waited for it."""
+        time.sleep(3)
+        self.late.set()
         return "late"
 
     def flaky(self, q: str) -> str:

@@ -80,7 +80,12 @@ EAGER: dict[AnomalyType, dict[str, Any]] = {
 """Thresholds with which runs as short as these meet every rule."""
 
 RECORDING = policy({cls.type: Rule.model_validate({"ladder": [], "with": EAGER.get(cls.type, {})}) for cls in BUILTIN})
-_SHARED = (AnomalyType.STEP_LIMIT, AnomalyType.BUDGET_EXCEEDED, AnomalyType.DELEGATION_LOOP)
+_SHARED = (
+    AnomalyType.STEP_LIMIT,
+    AnomalyType.BUDGET_EXCEEDED,
+    AnomalyType.DELEGATION_LOOP,
+    AnomalyType.DUPLICATE_SIDE_EFFECT,
+)
 APART = Policy(rules={type_: rule for type_, rule in RECORDING.rules.items() if type_ not in _SHARED})
 """The rules that judge each agent by itself: not those of what all agents of a run spend and do."""
 

@@ -68,14 +68,32 @@ def asked(guard: Guard, effect: Consult | Store) -> Any:
     """What a person answers, the default where nobody can be asked; or what a store says."""
     if isinstance(effect, Store):
         return effect.work()
-    return consult(guard.approver, effect.question) if guard.approver is not None else _nobody(effect.question)
+    if guard.approver is None:
+        return _nobody(effect.question)
+    try:
+        return consult(guard.approver, effect.question)
+    except Exception as error:
+        return _unasked(guard, effect.question, error)
 
 
 async def aasked(guard: Guard, effect: Consult | Store) -> Any:
     """`asked` for async code."""
     if isinstance(effect, Store):
         return await asyncio.to_thread(effect.work)
-    return await aconsult(guard.approver, effect.question) if guard.approver is not None else _nobody(effect.question)
+    if guard.approver is None:
+        return _nobody(effect.question)
+    try:
+        return await aconsult(guard.approver, effect.question)
+    except Exception as error:
+        return _unasked(guard, effect.question, error)
+
+
+def _unasked(guard: Guard, question: Question, error: Exception) -> Answer:
+    """Our own code failed: that is nothing the host did, and nobody was asked."""
+    if guard.strict:
+        raise error
+    guard.failed("asking a person", error)
+    return _nobody(question)
 
 
 async def within(seconds: float, work: Awaitable[Raw]) -> Raw:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -63,8 +62,6 @@ class GuardedCrew:
         others: Mapping[str, Script] | None = None,
     ) -> CrewApp:
         """The crew; what was done before is an earlier task, an inner agent and the others are co-workers."""
-        if "hang" in tools:  # whatever waits for it waits longer than any deadline of a scenario, but not for ever
-            threading.Timer(1, world.late.set).start()
         helpers = {name: Inner(played, ()) for name, played in (others or {}).items()}
         if inner is not None:
             helpers["helper"] = inner
