@@ -95,11 +95,10 @@ class Provenance:
         if "@" in text:  # of an e-mail address the local part is known too
             words += [word.partition("@")[0] for word in words if "@" in word]
         size = len(young)
+        keep = young.setdefault
         for word in words:
-            known = young.get(word)
-            if known is None:
-                young[word] = entry
-            elif known & 7 < source:
+            known = keep(word, entry)
+            if known is not entry and known & 7 < source:
                 young[word] = known & ~7 | source
         self.grown += len(young) - size
         if len(young) >= self.limit:

@@ -161,7 +161,8 @@ class MessageFlood:
     """
     One sender's messages in a row to one listener, with nobody else coming to speak in between, or one huge message.
 
-    The listener's own replies count as somebody else; system prompts and tool results are nobody's messages.
+    The listener's own replies count as somebody else; system prompts and tool results are nobody's messages. A streak
+    is told of when it reaches `messages`, and again each time it has doubled.
     """
 
     messages: int = 30
@@ -179,9 +180,11 @@ class MessageFlood:
             return None
         sender = event.sender or event.role
         times = streaks.heard(event.instance, sender)
-        if times < self.messages and len(event.content) <= self.characters:
+        times_over, rest = divmod(times, self.messages)
+        flooded = rest == 0 and times_over & (times_over - 1) == 0 and times_over > 0
+        if not flooded and len(event.content) <= self.characters:
             return None
-        much = f"{times} messages in a row" if times >= self.messages else f"{len(event.content)} characters at once"
+        much = f"{times} messages in a row" if flooded else f"{len(event.content)} characters at once"
         return Anomaly(
             type=self.type,
             message=f"`{sender}` sends `{event.recipient or event.instance or 'the others'}` {much}",
