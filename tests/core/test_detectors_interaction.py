@@ -50,7 +50,7 @@ NEWS = [f"w{number}" for number in range(60)]
 
 HANDOFFS: list[tuple[str, list[Event], int]] = [
     ("back and forth", [*PING_PONG * 2, handed("a", "b")], 1),
-    ("and on", PING_PONG * 4, 1),
+    ("and on", PING_PONG * 4, 4),
     ("in a ring", [handed("a", "b"), handed("b", "c"), handed("c", "a")] * 2 + [handed("a", "b")], 1),
     ("by tools", [e for n in range(3) for e in (*transferred("a", "b", f"x{n}"), *transferred("b", "a", f"y{n}"))], 2),
     ("the same words to the same agent", [handed("a", "b", "write it")] * 3, 1),
