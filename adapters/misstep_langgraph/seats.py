@@ -43,7 +43,11 @@ GUARDED = Seats(
     pauses=True,
 )
 
-IN_MEMORY = dataclasses.replace(GUARDED.without(Kind.REROUTE, Kind.ROLL_BACK), pauses=False)
+IN_MEMORY = dataclasses.replace(
+    GUARDED.without(Kind.REROUTE, Kind.ROLL_BACK),
+    adapter="misstep_langgraph.guarded without a checkpointer",
+    pauses=False,
+)
 """Of a guarded graph without a checkpointer, or inside one that is not guarded."""
 
 MIDDLEWARE = Seats(
