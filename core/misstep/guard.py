@@ -14,10 +14,10 @@ from misstep.approval import Approver
 from misstep.decisions import Ask, Decision, Kind, Refuse, RollBack
 from misstep.detectors import Detector
 from misstep.errors import JournalError
-from misstep.events import Event, RunEnded, RunResumed, RunStarted, Status, ToolRequested
+from misstep.events import Event, ModelResponded, RunEnded, RunResumed, RunStarted, Status, ToolRequested
 from misstep.in_force import InForce
 from misstep.journal import Journal
-from misstep.judge import UNCHECKED, failed
+from misstep.judge import UNCHECKED, dismiss, failed
 from misstep.policy import Mode, Policy, Rung, default_policy, load_policy
 from misstep.publish import DecisionListener, Listener, Publisher, Unsubscribe
 from misstep.report import Report, RunReport
@@ -267,6 +267,15 @@ class Guard(InForce):
         if session is not None:
             with session.run.lock:
                 session.append(event)
+                news = session.news()
+            self._publisher.publish(news)
+
+    def dismiss(self, reply: ModelResponded) -> None:
+        """A reply whose calls were judged is not passed on: none of them will be made."""
+        session = self._sessions.active(reply.run) if reply.calls else None
+        if session is not None:
+            with session.run.lock:
+                dismiss(session, reply)
                 news = session.news()
             self._publisher.publish(news)
 

@@ -125,6 +125,13 @@ class Judge:
         return Halt(feedback.halted(anomaly, session.run))
 
 
+def dismiss(session: Session, reply: ModelResponded) -> None:
+    """A reply that was passed is thrown away after all: what it proposes is given up."""
+    for request in _proposed(reply):
+        session.forget(request.call or "")
+        session.append(dataclasses.replace(_cancelled(request), step=reply.step))
+
+
 def failed(reason: str) -> Anomaly:
     """The anomaly of a guard that failed."""
     return Anomaly(type=AnomalyType.GUARD_FAILURE, message=reason)

@@ -504,6 +504,20 @@ def test_a_person_about_a_reply(driver: Driver) -> None:
     assert [question.content for question in questions] == ["bad 0"] * 2
 
 
+def test_a_rejected_reply_takes_its_calls_with_it(driver: Driver) -> None:
+    """What a rejected reply proposed is given up: another reply may use its ids for other calls, judged anew."""
+    answers = [Answer("reject"), Answer("approve")]
+    guard, _ = asking(lambda question: answers.pop(0))
+    guard.open(RUN)
+    first, second = (replied(f"bad {q}", proposed("c1", "forbidden", q=q), call="m1") for q in "xy")
+    driver.model(guard, model(guard), Handler(first, second))
+    session = guard.session(RUN)
+    assert session is not None
+    known = session.run.calls.get("c1")
+    assert known is not None
+    assert (known.state, "y" in known.text) == ("open", True)
+
+
 def test_nobody_consents_to_a_reply(driver: Driver) -> None:
     """A reply that needs consent is not asked for again and again where nobody is there: the run ends."""
     guard, _ = asking(lambda question: time.sleep(1), timeout=0.05)

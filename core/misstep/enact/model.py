@@ -85,10 +85,14 @@ class _ModelCall:
                         return raw
                     if answer.verdict == "edit":
                         return seat.rewrite(raw, answer.edited)
+                    guard.dismiss(reply)
                     if not answer.given or self._attempt >= MOST_ATTEMPTS:
                         return self._unapproved(verdict)
                     self._feedback.append(rejection("[misstep] Your last reply was not used.", answer))
-                case Reroute() | RollBack():
+                case Reroute():
+                    guard.dismiss(reply)
+                    return leave(seat, verdict)
+                case RollBack():
                     return leave(seat, verdict)
                 case Halt(reason):
                     return stopped(guard, seat, reason, verdict)
