@@ -514,9 +514,8 @@ def test_the_hosts_own_exceptions_pass_through() -> None:
 def test_a_policy_that_asks_for_too_much_is_refused_at_attach_time() -> None:
     """The error names the seat, the decision and what there is instead."""
     policy = parse_policy("{version: 1, rules: {repeated_call: {ladder: [{reroute: 1}, halt]}}}")
-    with pytest.raises(
-        AttachError, match=r"`reroute`.*`misstep_langgraph\.guarded`.*it can: `ask`, `fallback`, `halt`, `refuse`"
-    ):
+    seats = r"`misstep_langgraph\.guarded without a checkpointer`"
+    with pytest.raises(AttachError, match=rf"`reroute`.*{seats}.*it can: `ask`, `fallback`, `halt`, `refuse`"):
         guarded(builder(loop(), [acting([])]).compile(), Guard(policy))
 
 
