@@ -8,7 +8,7 @@ from typing import Any
 
 from langgraph.types import Command, Interrupt
 
-from misstep.approval import Question
+from misstep.approval import question_of
 from misstep.calls import written
 from misstep.decisions import Ask
 from misstep.events import ToolRequested
@@ -120,13 +120,4 @@ def batch_of(session: Session, call: str) -> list[Payload]:
 
 def question(event: ToolRequested, asked: Ask) -> Payload:
     """What a person is shown of a call."""
-    return Question(
-        run=event.run,
-        agent=event.agent,
-        text=asked.question,
-        timeout=asked.timeout,
-        default=asked.default,
-        call=event.call,
-        tool=event.tool,
-        arguments=dict(event.arguments),
-    ).payload()
+    return question_of(asked, event).payload()

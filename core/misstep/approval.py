@@ -13,7 +13,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from misstep.decisions import Default
+from misstep.decisions import Ask, Default
+from misstep.events import ModelResponded, ToolRequested
 
 log = logging.getLogger("misstep")
 
@@ -64,6 +65,22 @@ class Answer:
     edited: Any = None
     comment: str = ""
     given: bool = True
+
+
+def question_of(asked: Ask, event: ModelResponded | ToolRequested, content: str | None = None) -> Question:
+    """What a person is asked: may this call be made; or, with `content`, may these words be passed on."""
+    call = event if isinstance(event, ToolRequested) else None
+    return Question(
+        run=event.run,
+        agent=event.agent,
+        text=asked.question,
+        timeout=asked.timeout,
+        default=asked.default,
+        call=call.call if call is not None else None,
+        tool=call.tool if call is not None else "",
+        arguments=dict(call.arguments) if call is not None and content is None else None,
+        content=content,
+    )
 
 
 class Approver(Protocol):

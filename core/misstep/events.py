@@ -403,6 +403,21 @@ AnyEvent: TypeAlias = (
 E = TypeVar("E", bound=Event)
 
 
+def cancelled(request: ToolRequested, reason: str, objection: str = "", step: int | None = None) -> ToolCancelled:
+    """The record that a requested call is not executed; `step` is that of its message, None where it is to be given."""
+    return ToolCancelled(
+        run=request.run,
+        call=request.call,
+        batch=request.batch,
+        agent=request.agent,
+        instance=request.instance,
+        step=step,
+        tool=request.tool,
+        reason=reason,
+        objection=objection,
+    )
+
+
 def text_of(event: Event) -> str:
     """The words of an event, as evidence is quoted and provenance is indexed from; empty where it has none."""
     match event:

@@ -8,7 +8,6 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from misstep import feedback
 from misstep.anomalies import Anomaly
 from misstep.approval import Approver
 from misstep.decisions import Ask, Decision, Kind, Refuse, RollBack
@@ -18,7 +17,7 @@ from misstep.events import Event, ModelResponded, RunEnded, RunResumed, RunStart
 from misstep.in_force import InForce
 from misstep.journal import Journal
 from misstep.judge import UNCHECKED, dismiss, failed
-from misstep.policy import Mode, Policy, Rung, default_policy, load_policy
+from misstep.policy import Mode, Policy, Rung, asking, default_policy, load_policy
 from misstep.publish import DecisionListener, Listener, Publisher, Unsubscribe
 from misstep.report import Report, RunReport
 from misstep.run import Limits, Run
@@ -342,8 +341,7 @@ class Guard(InForce):
         """Put on record that a person is asked; for how long is as the rule's own `ask` rung says, if it has one."""
         rungs = self.policy.ladder(anomaly.type)
         rung = next((rung for rung in rungs if rung.kind is Kind.ASK), Rung(kind=Kind.ASK))
-        given = {name: getattr(rung, name) for name in ("timeout", "default") if getattr(rung, name) is not None}
-        ask = Ask(feedback.question(anomaly), **given)
+        ask = asking(rung, anomaly)
         with session.run.lock:
             taken = session.took(event, session.found(event, anomaly), ask)
             news = session.news()

@@ -9,7 +9,7 @@ from misstep import feedback
 from misstep.anomalies import Anomaly
 from misstep.decisions import ALLOW, Decision, Halt, Kind, Refuse
 from misstep.dispatch import Dispatch, Failure, Findings
-from misstep.events import Event, ModelResponded, ToolCancelled, ToolFailed, ToolRequested, ToolReturned
+from misstep.events import Event, ModelResponded, ToolFailed, ToolRequested, ToolReturned, cancelled
 from misstep.policy import Ladder, Reach
 from misstep.run import Run
 from misstep.session import PASSED, Session, Verdict
@@ -22,6 +22,8 @@ UNCHECKED = (
 )
 
 _UNCHECKED_RESULT = "[misstep: guard_failure] What the tool answered was withheld: it could not be checked."
+
+_THROWN_AWAY = "the reply that proposed it was thrown away"
 
 _OF_THE_REPLY = frozenset({Kind.RETRY, Kind.REPROMPT, Kind.VOTE, Kind.FALLBACK, Kind.ROLL_BACK, Kind.HALT})
 """Decisions on a proposed call that concern the whole reply; the others are enforced where the call is made."""
@@ -73,7 +75,7 @@ class Judge:
                 _superseded(session, verdict, "fell with the reply")
         for request in requests:
             session.forget(request.call or "")
-            session.append(_cancelled(request))
+            session.append(cancelled(request, _THROWN_AWAY, step=request.step))
         return Verdict(strongest.decision, strongest.taken, types)
 
     def _verdict(self, session: Session, event: Event, *, proposed: bool = False) -> Verdict:
@@ -129,7 +131,7 @@ def dismiss(session: Session, reply: ModelResponded) -> None:
     """A reply that was passed is thrown away after all: what it proposes is given up."""
     for request in _proposed(reply):
         session.forget(request.call or "")
-        session.append(dataclasses.replace(_cancelled(request), step=reply.step))
+        session.append(cancelled(request, _THROWN_AWAY, step=reply.step))
 
 
 def failed(reason: str) -> Anomaly:
@@ -153,19 +155,6 @@ def _proposed(reply: ModelResponded) -> list[ToolRequested]:
         )
         for proposed in reply.calls
     ]
-
-
-def _cancelled(request: ToolRequested) -> ToolCancelled:
-    return ToolCancelled(
-        run=request.run,
-        call=request.call,
-        batch=request.batch,
-        agent=request.agent,
-        instance=request.instance,
-        step=request.step,
-        tool=request.tool,
-        reason="the reply that proposed it was thrown away",
-    )
 
 
 def _superseded(session: Session, verdict: Verdict, detail: str) -> None:

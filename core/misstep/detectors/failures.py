@@ -8,13 +8,14 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from misstep import errors
 from misstep.anomalies import Anomaly
 from misstep.calls import Call
 from misstep.events import ModelResponded, ToolFailed, ToolReturned
 from misstep.run import Run, shortened
 from misstep.taxonomy import AnomalyType, Severity
 
-TIMEOUT = "ToolTimeout"
+TIMEOUT = errors.ToolTimeout.__name__
 """The `error_type` of a call that an adapter's deadline gave up on."""
 
 _ADMITS = re.compile(

@@ -18,12 +18,9 @@ from misstep.judge import UNCHECKED
 def drive(guard: Guard, steps: Steps, handler: Callable[[Any], Raw], rescue: Rescue[Raw]) -> Raw:
     """Run the loop in sync code; see `Loop` for what becomes of exceptions. A deadline cannot be kept here."""
     loop = Loop(guard, steps, rescue)
-    while (effect := loop.advance()) is not None:
+    while (call := until_call(guard, loop)) is not None:
         try:
-            if isinstance(effect, Call):
-                loop.returned(handler(effect.request))
-            else:
-                loop.answer = asked(guard, effect)
+            loop.returned(handler(call.request))
         except BaseException as error:
             loop.error = error
     return loop.value  # type: ignore[no-any-return]
@@ -54,7 +51,7 @@ def until_call(guard: Guard, loop: Loop) -> Call[Any] | None:
     """
     The next call to make, or None at the end, once all that is asked for before it was carried out.
 
-    For a framework that makes its calls between two hooks, which so has no driver round them.
+    It is all of `drive` that a framework has need of which makes its calls between two hooks.
     """
     while (effect := loop.advance()) is not None and not isinstance(effect, Call):
         try:

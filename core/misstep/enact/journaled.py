@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from misstep import feedback
 from misstep.anomalies import Anomaly
-from misstep.approval import Answer, Question, answer_to
+from misstep.approval import Answer, answer_to, question_of
 from misstep.decisions import Refuse
 from misstep.enact.effects import Consult, Steps, Store, rejection
 from misstep.enact.seats import ToolSeat
@@ -135,16 +134,7 @@ class Journaled:
             message=f"`{requested.tool}` was {what}: make the call?",
         )
         verdict, ask = guard.asks(seat.session, requested, anomaly)
-        question = Question(
-            run=requested.run,
-            agent=requested.agent,
-            text=feedback.question(anomaly),
-            timeout=ask.timeout,
-            default=ask.default,
-            call=requested.call,
-            tool=requested.tool,
-            arguments=dict(requested.arguments),
-        )
+        question = question_of(ask, requested)
         answer: Answer = (
             (yield Consult(question)) if seat.pause is None else answer_to(question, seat.pause(question.payload()))
         )

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, assert_never
 
-from misstep.approval import Question
+from misstep.approval import question_of
 from misstep.calls import canonical
 from misstep.decisions import Allow, Ask, Fallback, Halt, Refuse, Reprompt, Reroute, Retry, Rewrite, RollBack, Vote
 from misstep.enact.effects import Call, Consult, Steps, rejection
@@ -79,7 +79,7 @@ class _ModelCall:
                     guard.settle(session, verdict, took_effect=False, detail=f"gave up after {MOST_ATTEMPTS} attempts")
                     return raw
                 case Ask():
-                    answer = yield Consult(self._question(verdict.decision, reply))
+                    answer = yield Consult(question_of(verdict.decision, reply, reply.content))
                     guard.settle(session, verdict, took_effect=True, detail=answer.verdict)
                     if answer.verdict == "approve":
                         return raw
@@ -169,16 +169,6 @@ class _ModelCall:
         with self._session.run.lock:
             self._session.stop(_NOBODY, verdict)
         return stopped(self._guard, self._seat, _NOBODY)
-
-    def _question(self, asked: Ask, reply: ModelResponded) -> Question:
-        return Question(
-            run=reply.run,
-            agent=reply.agent,
-            text=asked.question,
-            timeout=asked.timeout,
-            default=asked.default,
-            content=reply.content,
-        )
 
 
 def elected(ballots: Sequence[tuple[Any, ModelResponded]]) -> tuple[Any, ModelResponded]:

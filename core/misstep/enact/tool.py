@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, assert_never
 
-from misstep.approval import Answer, Question, answer_to
+from misstep.approval import Answer, Question, answer_to, question_of
 from misstep.decisions import (
     ALLOW,
     Allow,
@@ -27,7 +27,7 @@ from misstep.enact.ending import leave, past, stopped
 from misstep.enact.journaled import Journaled
 from misstep.enact.seats import ToolSeat
 from misstep.errors import Signal, ToolTimeout
-from misstep.events import ToolCancelled, ToolFailed, ToolRequested, ToolReturned, text_of
+from misstep.events import ToolFailed, ToolRequested, ToolReturned, cancelled, text_of
 from misstep.guard import Guard
 from misstep.session import Verdict
 
@@ -159,7 +159,7 @@ class _ToolCall:
                 guard.settle(session, verdict, took_effect=True)
                 return seat.object(objection)
             case Ask() as asked:
-                answer = yield Consult(self._question(asked, content=text_of(outcome)))
+                answer = yield Consult(question_of(asked, self._requested, text_of(outcome)))
                 guard.settle(session, verdict, took_effect=True, detail=answer.verdict)
                 if answer.verdict == "edit":
                     return seat.rewrite(raw, answer.edited)
@@ -185,7 +185,7 @@ class _ToolCall:
 
     def _approved(self, asked: Ask, verdict: Verdict) -> Steps:
         """None where the call may be made, with its own or edited arguments; else the objection."""
-        question = self._question(asked, call=self._requested)
+        question = question_of(asked, self._requested)
         pause = self._seat.pause
         answer = (yield Consult(question)) if pause is None else self._paused(pause, question, verdict)
         self._guard.settle(self._session, verdict, took_effect=True, detail=answer.verdict)
@@ -211,19 +211,6 @@ class _ToolCall:
             verdict = Verdict(decided if objection is None else Refuse(objection))
             self._session.remember(self._requested.call or "", verdict)
 
-    def _question(self, asked: Ask, *, call: ToolRequested | None = None, content: str | None = None) -> Question:
-        return Question(
-            run=self._requested.run,
-            agent=self._requested.agent,
-            text=asked.question,
-            timeout=asked.timeout,
-            default=asked.default,
-            call=self._requested.call,
-            tool=self._requested.tool,
-            arguments=dict(call.arguments) if call is not None else None,
-            content=content,
-        )
-
     def _refused(self, objection: str, verdict: Verdict | None = None) -> Any:
         answer = self._seat.object(objection)
         self._cancel("refused", objection)
@@ -239,16 +226,4 @@ class _ToolCall:
         self._guard.take(self._requested)
 
     def _cancel(self, reason: str, objection: str = "") -> None:
-        asked = self._requested
-        self._guard.observe(
-            ToolCancelled(
-                run=asked.run,
-                call=asked.call,
-                batch=asked.batch,
-                agent=asked.agent,
-                instance=asked.instance,
-                tool=asked.tool,
-                reason=reason,
-                objection=objection,
-            )
-        )
+        self._guard.observe(cancelled(self._requested, reason, objection))

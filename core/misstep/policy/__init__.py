@@ -1,6 +1,6 @@
 """Policies: which anomalies are looked for, and what is done about each."""
 
-from misstep.policy.ladder import Ladder
+from misstep.policy.ladder import Ladder, asking
 from misstep.policy.load import load_policy, parse_policy
 from misstep.policy.model import Mode, Policy, Rule, Rung, default_policy
 from misstep.policy.reach import EVERYTHING, Reach
@@ -15,6 +15,7 @@ __all__ = [
     "Reach",
     "Rule",
     "Rung",
+    "asking",
     "default_policy",
     "load_policy",
     "parse_policy",

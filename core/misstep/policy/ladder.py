@@ -115,11 +115,16 @@ def _decision(rung: Rung, anomaly: Anomaly, event: Event, run: Run, reach: Reach
         case Kind.VOTE:
             return Vote(**_options(rung, "samples"))
         case Kind.ASK:
-            return Ask(feedback.question(anomaly), **_options(rung, "timeout", "default"))
+            return asking(rung, anomaly)
         case Kind.ROLL_BACK:
             return RollBack(_misstep(anomaly, event, run), feedback.lesson(anomaly, run))
         case Kind.ALLOW:
             return ALLOW
+
+
+def asking(rung: Rung, anomaly: Anomaly) -> Ask:
+    """The question an `ask` rung has a person asked."""
+    return Ask(feedback.question(anomaly), **_options(rung, "timeout", "default"))
 
 
 def _options(rung: Rung, *names: str) -> dict[str, Any]:
