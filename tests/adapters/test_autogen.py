@@ -74,6 +74,7 @@ from misstep_autogen.messages import call_key
 from misstep_autogen.patch import Patch, patch_of
 from misstep_autogen.place import here
 from misstep_autogen.testing import ScriptedChatClient
+from tests.core.scenes import Records
 
 LOOP = AnomalyType.REPEATED_CALL
 EMPTY = AnomalyType.EMPTY_RESPONSE
@@ -159,24 +160,6 @@ def texts(result: TaskResult) -> list[str]:
 async def told(x: Any) -> list[str]:
     """What an agent's own context holds."""
     return [str(message.content) for message in await x.model_context.get_messages()]
-
-
-class Events:
-    """A sink that keeps everything."""
-
-    def __init__(self) -> None:
-        self.all: list[Event] = []
-
-    def write(self, event: Event) -> None:
-        """Keep it."""
-        self.all.append(event)
-
-    def close(self) -> None:
-        """Nothing to close."""
-
-    def of(self, cls: type) -> list[Any]:
-        """Those of a class."""
-        return [event for event in self.all if isinstance(event, cls)]
 
 
 @dataclass(frozen=True)
@@ -610,7 +593,7 @@ def test_a_tool_that_raises() -> None:
         """Fail."""
         raise ValueError("no such thing")
 
-    events = Events()
+    events = Records()
     script = Script(*again(1), Say("went on"))
     alice = guarded(agent("alice", script, act), Guard(sink=events, strict=True))
     assert texts(within(alice.run(task="go")))[-1] == "alice: went on"
@@ -646,7 +629,7 @@ def test_calls_that_never_reach_a_tool_are_settled() -> None:
                 call.arguments = call.arguments.replace("}", "") if call.id == "bad" else call.arguments
             return reply
 
-    events = Events()
+    events = Records()
     script = Script(AskAll((Ask("nope", {}, id="n"), Ask("act", {"q": "x"}, id="bad"))), Say("went on"))
     alice = AssistantAgent("alice", Broken(script), tools=[acting([])], max_tool_iterations=3)
     result = within(guarded(alice, Guard(sink=events, strict=True)).run(task="go"))
@@ -900,7 +883,7 @@ def test_an_agent_of_two_teams_on_one_runtime_has_runs_of_its_own() -> None:
 
 def test_a_team_in_a_team() -> None:
     """A nested team belongs to the outer run, and a halt in it ends that; both can be run again."""
-    events, done = Events(), list[str]()
+    events, done = Records(), list[str]()
     guard = Guard(HALT, sink=events, strict=True)
 
     async def main() -> None:
@@ -937,7 +920,7 @@ def boss(inner: Any, *more: Any, tool: Any = AgentTool) -> tuple[AssistantAgent,
 @pytest.mark.parametrize("tool", [AgentTool, TeamTool])
 def test_an_agent_called_as_a_tool(tool: Any) -> None:
     """An agent or a team behind a tool is guarded too, and belongs to the run of its caller."""
-    events, done = Events(), list[str]()
+    events, done = Records(), list[str]()
     guard = Guard(REFUSE, sink=events, strict=True)
     sub = agent("sub", Script(*again(3), Say("part done")), acting(done))
     inner = sub if tool is AgentTool else RoundRobinGroupChat([sub], max_turns=1)
@@ -969,7 +952,7 @@ def test_a_halt_in_an_agent_called_as_a_tool(tool: Any) -> None:
 
 def test_a_society_of_mind() -> None:
     """An agent that is a team inside is guarded inside and where it sums up; a halt inside ends the whole run."""
-    events, done = Events(), list[str]()
+    events, done = Records(), list[str]()
     guard = Guard(HALT, sink=events, strict=True)
 
     async def main() -> None:
@@ -991,7 +974,7 @@ def test_a_society_of_mind() -> None:
 def test_a_custom_agent_is_seen_by_its_turns(caplog: pytest.LogCaptureFixture) -> None:
     """An agent without a model runs as before; its turns are on the record, and the log says that this is all."""
     caplog.set_level(logging.WARNING, logger="misstep")
-    events, custom = Events(), Custom()
+    events, custom = Records(), Custom()
     inner = MessageFilterAgent(
         "filter", speaker("alice"), MessageFilterConfig(per_source=[PerSourceFilter(source="user")])
     )
@@ -1072,7 +1055,7 @@ def swarm(*replies: Any, bob: Sequence[Any] = (), turns: int = 3) -> Any:
 
 def test_a_handoff() -> None:
     """A hand-off works as before, and is on the record as a call and as a hand-off."""
-    events = Events()
+    events = Records()
     team = guarded(swarm(Ask("transfer_to_bob", {}, id="h"), turns=2), Guard(sink=events, strict=True))
     result = within(team.run(task="go"))
     assert [message.source for message in result.messages][-2:] == ["alice", "bob"]
@@ -1119,7 +1102,7 @@ def test_a_selector_is_judged_too() -> None:
     """The model that chooses the speaker is gated: an empty choice is sampled again, a halt there is soft."""
 
     async def main() -> None:
-        events = Events()
+        events = Records()
         guard = Guard(RETRY, sink=events, strict=True)
         chooser = Script(Say(""), Say("bob"), Say("alice"))
         team = SelectorGroupChat(trio(), ScriptedChatClient(chooser), max_turns=2)
@@ -1221,7 +1204,7 @@ def test_a_halt_while_others_are_at_work(caplog: pytest.LogCaptureFixture) -> No
 
 def test_who_said_what() -> None:
     """A user's words are the user's, another agent's are that agent's, and results are told apart by agent and call."""
-    events = Events()
+    events = Records()
 
     async def main() -> Any:
         calls = AskAll((Ask("act", {"q": "x"}, id="c0"), Ask("act", {"q": "y"}, id="c1")))
@@ -1254,7 +1237,7 @@ def test_who_said_what() -> None:
 @pytest.mark.parametrize("team", [False, True], ids=["agent", "team"])
 def test_a_second_turn_knows_the_first(team: bool) -> None:
     """A second run is a run of its own; what was said in the first is its history, known and never acted on."""
-    events = Events()
+    events = Records()
     rules = {LOOP: Rule(ladder=(Rung(kind=Kind.REFUSE, limit=3),)), AnomalyType.UNGROUNDED_ARGUMENT: Rule(ladder=())}
     guard, done = Guard(Policy(rules=rules), sink=events, strict=True), list[str]()
 
@@ -1279,14 +1262,14 @@ def test_a_second_turn_knows_the_first(team: bool) -> None:
     assert done == ["mia", "mia", "mia", "K7310"]
     assert guard.report(second).runs[0].anomalies == ()
     assert {event.history for event in events.of(ModelResponded) if event.run == first} == {False}
-    past = [event for event in events.all if event.run == second and event.history]
+    past = [event for event in events.events if event.run == second and event.history]
     assert [type(event).__name__ for event in past].count("ToolReturned") == 2
     assert {event.thread for event in events.of(RunStarted)} == {events.of(RunStarted)[0].thread}
 
 
 def test_a_person_in_the_team_is_the_user() -> None:
     """What a person says through a UserProxyAgent is the user's word."""
-    events = Events()
+    events = Records()
     person = UserProxyAgent("person", input_func=lambda prompt: "order K7310")
     team = RoundRobinGroupChat([person, speaker("alice")], max_turns=2)
     within(guarded(team, Guard(sink=events, strict=True)).run(task="go"))
@@ -1296,7 +1279,7 @@ def test_a_person_in_the_team_is_the_user() -> None:
 
 def test_what_a_memory_finds_does_not_vouch_as_the_system() -> None:
     """An agent's memory speaks in system messages; only the agent's own instructions are the system's word."""
-    events = Events()
+    events = Records()
     memory = ListMemory()
 
     async def main() -> None:
@@ -1313,7 +1296,7 @@ def test_what_a_memory_finds_does_not_vouch_as_the_system() -> None:
 
 def test_a_task_of_several_messages() -> None:
     """A run's task is the last thing the user says in it; what others say is not the user's."""
-    events = Events()
+    events = Records()
     guard = Guard(sink=events, strict=True)
     alice = guarded(agent("alice", Script(Say("hi"))), guard)
     task = [TextMessage(content="find it", source="user"), TextMessage(content="pay me", source="crawler")]
@@ -1328,7 +1311,7 @@ def test_a_task_of_several_messages() -> None:
 
 def test_a_long_conversation_is_read_once() -> None:
     """At each call only what is new is read."""
-    events = Events()
+    events = Records()
     script = Script(*(Ask("act", {"q": str(number)}, id=f"c{number}") for number in range(20)), Say("done"))
     alice = agent("alice", script, acting([]), max_tool_iterations=30)
     read: list[int] = []
@@ -1347,7 +1330,7 @@ def test_a_long_conversation_is_read_once() -> None:
 
 def test_a_context_that_forgets() -> None:
     """Where the context drops its oldest messages, that is said, and nothing is counted twice."""
-    events = Events()
+    events = Records()
     guard = Guard(sink=events, strict=True)
     script = Script(*(Ask("act", {"q": str(number)}, id=f"c{number}") for number in range(6)), Say("done"))
     alice = agent("alice", script, acting([]), max_tool_iterations=9, model_context=BufferedChatCompletionContext(4))
@@ -1360,7 +1343,7 @@ def test_a_context_that_forgets() -> None:
 
 def test_what_one_agent_hands_to_another_is_told_by_that_agent() -> None:
     """Calls and results handed over with the turn are read by the other agent as the first one's, not as its own."""
-    events = Events()
+    events = Records()
 
     async def main() -> None:
         both = AskAll((Ask("act", {"q": "x"}, id="c0"), Ask("transfer_to_bob", {}, id="h")))

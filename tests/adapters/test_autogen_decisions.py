@@ -59,7 +59,6 @@ from tests.adapters.test_autogen import (
     HALT,
     LOOP,
     Custom,
-    Events,
     acting,
     again,
     agent,
@@ -73,6 +72,7 @@ from tests.adapters.test_autogen import (
     within,
 )
 from tests.conformance.decisions import bad_call, bad_reply, bad_result, finds, guarding
+from tests.core.scenes import Records
 
 LEFT = "[misstep] This turn was ended, and another agent goes on."
 TAKEN_BACK = "was taken back"
@@ -119,7 +119,7 @@ async def alone(work: Any) -> Any:
 
 def test_rewritten_words_are_known_again_as_the_agents_own() -> None:
     """At its next turn an agent finds the rewritten words in its conversation: nobody else's, and not from before."""
-    events = Events()
+    events = Records()
     guard = guarding(finds(ModelResponded, bad_reply, rewrite="kinder words"), "rewrite", sink=events)
     script = Script(Say("bad words"), Say("second"))
     team = guarded(RoundRobinGroupChat([agent("alice", script), speaker("bob")], max_turns=3), guard)
@@ -315,7 +315,7 @@ def hurried(seconds: float) -> Guard:
 
 def test_a_tool_that_streams_too_long_is_cut_off() -> None:
     """What it streamed in time is passed on; then the agent reads that it took too long, and goes on."""
-    events, script = Events(), Script(Ask("act", {"q": "x"}), Say("went on"))
+    events, script = Records(), Script(Ask("act", {"q": "x"}), Say("went on"))
     guard = Guard(HALT, sink=events, strict=True)
     guard._deadline = 0.25
     alice = guarded(agent("alice", script, Slowly(100, 0.1)), guard)
@@ -450,7 +450,7 @@ HANDED = finds(ToolRequested, lambda event: event.tool == "transfer_to_carol")
 
 def test_a_hand_off_is_redirected_in_a_swarm() -> None:
     """Its message names the new agent, in the stream as for the others, and so does the record."""
-    events = Events()
+    events = Records()
     guard = guarding(HANDED, TO_BOB, sink=events)
     team = guarded(Swarm(trio(TO_CAROL), max_turns=3), guard)
     items = within(streamed(team.run_stream(task="go")))
@@ -858,7 +858,7 @@ def test_a_lesson_never_parts_a_call_from_its_result() -> None:
 @pytest.mark.parametrize("kind", ["round robin", "swarm", "selector function", "selecting model"])
 def test_a_team_is_taken_back_to_before_the_turn(kind: str, stream: bool) -> None:
     """What was said before the turn stands and is not said again; the turns counted before it stay counted."""
-    events, script = Events(), going_wrong(2)
+    events, script = Records(), going_wrong(2)
     guard = guarding(BAD_CALL, {"roll_back": 1}, sink=events)
     bob = Script(Say("bob speaks"))
     members = [agent("alice", script, acting([])), agent("bob", bob), speaker("carol")]

@@ -67,6 +67,7 @@ from misstep_crewai.messages import pieces
 from misstep_crewai.place import Place
 from misstep_crewai.proposals import Proposals
 from misstep_crewai.testing import ScriptedLLM
+from tests.core.scenes import Records
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::pydantic.warnings.PydanticDeprecatedSince20"
@@ -133,24 +134,6 @@ def crew_of(*agents: Agent, task: str = "do it", **fields: Any) -> Crew:
 def crew(script: Script, *tools: Any, native: bool = True, **fields: Any) -> Crew:
     """A crew of one agent with one task."""
     return crew_of(agent(script, *tools, native=native), **fields)
-
-
-class Log:
-    """A sink that keeps every event."""
-
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-
-    def write(self, event: Event) -> None:
-        """Keep it."""
-        self.events.append(event)
-
-    def close(self) -> None:
-        """Nothing to close."""
-
-    def of(self, *types: type[Event]) -> list[Any]:
-        """The events of these types."""
-        return [event for event in self.events if isinstance(event, types)]
 
 
 def sync(crew: Crew) -> CrewOutput:
@@ -242,7 +225,7 @@ def test_guarded_is_the_same_crew() -> None:
 
 def test_guarding_twice_with_one_guard_is_guarding_once() -> None:
     """`guarded` is idempotent, and another guard takes the place of the first."""
-    first, second, log = Guard(strict=True), Guard(strict=True), Log()
+    first, second, log = Guard(strict=True), Guard(strict=True), Records()
     mine = guarded(guarded(crew(Script(Say("done"))), first), first)
     mine.kickoff()
     assert len(first.report().runs) == 1
@@ -324,7 +307,7 @@ def test_a_healthy_run_passes_through_unchanged(kickoff: Callable[[Crew], CrewOu
 @both
 def test_a_run_is_told_as_events(native: bool) -> None:
     """The task is the user's word, each call and its result are paired, and nothing is told twice."""
-    log = Log()
+    log = Records()
     mine = guarded(crew(Script(*turns(2), Say("done")), acting([]), native=native), Guard(sink=log, strict=True))
     mine.kickoff()
     assert [event.agent for event in log.of(ModelResponded)] == ["alice"] * 3
@@ -640,7 +623,7 @@ def test_a_users_own_error_is_not_taken_for_a_halt() -> None:
 
 def test_an_interrupt_ends_the_run() -> None:
     """Ctrl-C in a tool passes through at once, and leaves no run open."""
-    log = Log()
+    log = Records()
 
     @tool("act")
     def act(q: str) -> str:
@@ -662,7 +645,7 @@ def test_an_interrupt_ends_the_run() -> None:
 @both
 def test_a_tool_that_raises_is_a_failed_call(native: bool) -> None:
     """CrewAI tells the agent of the error as it would, and the call is on record as failed."""
-    log = Log()
+    log = Records()
 
     @tool("act")
     def act(q: str) -> str:
@@ -683,7 +666,7 @@ def test_a_tool_that_raises_is_a_failed_call(native: bool) -> None:
 @both
 def test_a_tool_that_reports_a_failure_is_a_failed_call(native: bool) -> None:
     """CrewAI's `ToolFailure` is a failure."""
-    log = Log()
+    log = Records()
 
     @tool("act")
     def act(q: str) -> ToolFailure:
@@ -697,7 +680,7 @@ def test_a_tool_that_reports_a_failure_is_a_failed_call(native: bool) -> None:
 @both
 def test_a_call_of_an_unknown_tool_is_judged_and_fails(native: bool) -> None:
     """A tool that does not exist is on record as proposed and failed, in text mode too where no hook fires."""
-    log = Log()
+    log = Records()
     script = Script(Ask("nope", {"q": "x"}), Say("done"))
     guarded(crew(script, acting([]), native=native), Guard(sink=log, strict=True)).kickoff()
     assert [event.tool for event in log.of(ToolRequested)] == ["nope"]
@@ -751,7 +734,7 @@ def test_a_call_is_the_newest_proposal_that_fits_it() -> None:
 
 def test_broken_arguments_are_proposed_as_they_are() -> None:
     """Arguments that are no JSON are judged by their text; CrewAI tells the agent, no tool runs, nothing is lost."""
-    log = Log()
+    log = Records()
 
     class Stammering(ScriptedLLM):
         def _reply(self, messages: Any) -> Any:
@@ -803,7 +786,7 @@ def test_users_hooks_keep_working(native: bool) -> None:
         seen.append(f"after {context.tool_result}")
         return "cleaned" if context.tool_result == "nothing" else None
 
-    script, log = Script(*turns(2), Say("done")), Log()
+    script, log = Script(*turns(2), Say("done")), Records()
     mine = guarded(crew(script, acting(done), native=native), Guard(sink=log, strict=True))
     theirs = {InterceptionPoint.PRE_TOOL_CALL: [before], InterceptionPoint.POST_TOOL_CALL: [after]}
     with scoped_hooks(theirs):
@@ -819,7 +802,7 @@ def test_users_hooks_keep_working(native: bool) -> None:
 
 def test_a_reply_is_judged_once_however_models_are_stacked() -> None:
     """A model that asks another, one that calls itself, and one patched on the instance are each one call."""
-    log = Log()
+    log = Records()
 
     class Router(ScriptedLLM):
         def call(self, *args: Any, **kwargs: Any) -> Any:
@@ -848,7 +831,7 @@ def test_a_reply_is_judged_once_however_models_are_stacked() -> None:
 
 def test_models_nobody_could_list_beforehand_are_covered() -> None:
     """A planner made during the kickoff, a class defined in it and an async call are all seen, and acted on."""
-    log = Log()
+    log = Records()
     replies = iter(["", "late two"])
 
     @tool("late")
@@ -875,7 +858,7 @@ def test_models_nobody_could_list_beforehand_are_covered() -> None:
 
 def test_a_function_calling_model_in_text_mode_is_covered() -> None:
     """The model CrewAI asks to mend an action's input is asked through the gate too."""
-    log = Log()
+    log = Records()
     mender = ScriptedLLM(Script(Say('{"tool_name": "act", "arguments": {"q": "mended"}}')), native=False)
     done: list[str] = []
 
@@ -907,7 +890,7 @@ def test_a_model_with_a_signature_of_its_own_is_called_as_it_was() -> None:
         """Ask in another way."""
         return llm.call(prompt="hello")
 
-    log = Log()
+    log = Records()
     script = Script(*same(1), Say("done"))
     assert guarded(crew(script, act), Guard(sink=log)).kickoff().raw == "done"
     assert log.of(ToolReturned)[0].output == "odd hello"
@@ -920,7 +903,7 @@ def test_structured_output_is_asked_for_through_the_gate() -> None:
         text: str
 
     for kickoff in (sync, native_async):
-        log = Log()
+        log = Records()
         script = Script(Say("no json"), Say('{"text": "yes"}'))
         alice = agent(script, native=False)
         task = Task(description="do it", expected_output="o", agent=alice, output_pydantic=Answer)
@@ -931,7 +914,7 @@ def test_structured_output_is_asked_for_through_the_gate() -> None:
 
 def test_the_forced_last_answer_is_the_agents_own() -> None:
     """At `max_iter` CrewAI asks without saying for whom; the call still belongs to the agent."""
-    log = Log()
+    log = Records()
     script = Script(*turns(2), Say("last"))
     mine = crew_of(agent(script, acting([]), max_iter=2))
     assert guarded(mine, Guard(sink=log, strict=True)).kickoff().raw == "last"
@@ -981,7 +964,7 @@ def test_a_held_answer_is_streamed_once_it_is_accepted() -> None:
 
 def test_a_verdict_after_the_tokens_are_out_is_late() -> None:
     """Without holding, a thrown-away reply was already streamed, and its receipt says so."""
-    log = Log()
+    log = Records()
     script = Script(Say("   "), Say("fine"))
     chunks, _ = chunks_of(guarded(crew(script), Guard(RETRY, sink=log, strict=True)))
     assert "".join(chunks).strip() == "fine"
@@ -1102,7 +1085,7 @@ def test_two_crews_at_once_share_a_model_and_nothing_else() -> None:
     llm = ScriptedLLM(Script(reply))
     done: list[list[str]] = [[], [], []]
     crews = [crew_of(agent(Script(Say("")), acting(each), llm=llm)) for each in done]
-    logs = [Log(), Log()]
+    logs = [Records(), Records()]
     for mine, log in zip(crews, logs, strict=False):
         guarded(mine, Guard(REFUSE, sink=log, strict=True))
     threads = [threading.Thread(target=mine.kickoff) for mine in crews]
@@ -1118,7 +1101,7 @@ def test_two_crews_at_once_share_a_model_and_nothing_else() -> None:
 def test_a_bare_crew_before_and_after_is_not_touched() -> None:
     """A crew that is not guarded runs as ever, also on the model and the agent of one that is."""
     done: list[str] = []
-    log = Log()
+    log = Records()
     alice = agent(Script(*same(), Say("one"), *same(), Say("two"), *same(), Say("three")), acting(done))
     bare, mine = crew_of(alice), guarded(crew_of(alice), Guard(REFUSE, sink=log, strict=True))
     assert [bare.kickoff().raw, mine.kickoff().raw, bare.kickoff().raw] == ["one", "two", "three"]
@@ -1226,7 +1209,7 @@ def pair(outer: Script, inner: Script, done: list[str], native: bool = True, **f
 def test_a_co_workers_calls_are_refused_and_are_its_own(native: bool) -> None:
     """The co-worker is guarded within the delegating call, as an instance of its own; its task is an agent's word."""
     done: list[str] = []
-    log = Log()
+    log = Records()
     calls, effects = loop(native)
     inner = Script(*calls, lambda texts: Say("inner went on" if OBJECTION in "".join(texts) else "inner never told"))
     outer = Script(*calls[:2], delegate(), lambda texts: Say(f"heard {'inner went on' in ''.join(texts)}"))
@@ -1259,7 +1242,7 @@ def test_a_halt_inside_a_co_worker_ends_the_whole_run(kickoff: Callable[[Crew], 
 def test_a_hierarchical_manager_is_guarded() -> None:
     """The manager CrewAI makes at kickoff is guarded, and so are those it gives work to."""
     done: list[str] = []
-    log = Log()
+    log = Records()
     manager = Script(delegate(id="d1"), delegate(id="d2"), delegate(id="d3"), Say("managed"))
     bob = agent(Script(Say("the same")), acting(done), role="bob")
     task = Task(description="do it", expected_output="o")
@@ -1335,7 +1318,7 @@ def test_an_inner_crew_in_a_scope_of_hooks_of_its_own_stays_guarded() -> None:
 def test_two_guards_both_have_their_say() -> None:
     """A crew under one guard, run in a tool of a crew under another, is judged by both, each in its own run."""
     done: list[str] = []
-    logs = Log(), Log()
+    logs = Records(), Records()
     lenient, severe = Guard(RETRY, sink=logs[0], strict=True), Guard(REFUSE, sink=logs[1], strict=True)
     inner = guarded(crew(Script(*same(), Say("inner done")), acting(done)), lenient)
     outer = guarded(crew(Script(Ask("helper"), Say("done")), helper(inner)), severe)
@@ -1364,7 +1347,7 @@ def test_crews_in_a_flow_are_runs_of_their_own() -> None:
 
 def test_what_earlier_tasks_said_is_not_the_users_word() -> None:
     """Earlier tasks' results, which CrewAI writes into the next task's prompt, come from agents; the task does not."""
-    log = Log()
+    log = Records()
     first = agent(Script(Say("order K7310 it is")), role="bob")
     second = agent(Script(Say("done")))
     guarded(crew_of(first, second, task="find the order"), Guard(sink=log, strict=True)).kickoff()
@@ -1384,7 +1367,7 @@ def test_an_agent_that_plans_is_guarded_in_every_step(native: bool) -> None:
     calls, effects = loop(native)
     script = Script(*calls, Say("step done"), Say("all done"))
     done: list[str] = []
-    log = Log()
+    log = Records()
     alice = agent(script, acting(done), native=native, planning_config=PlanningConfig(max_attempts=1, llm=planner))
     output = guarded(crew_of(alice), Guard(REFUSE, sink=log, strict=True)).kickoff()
     assert "all done" in output.raw
@@ -1445,7 +1428,7 @@ def test_a_model_looked_up_in_a_halted_run_is_not_asked_any_more() -> None:
 def test_an_agent_run_by_hand_in_a_tool_is_guarded(native: bool) -> None:
     """`Agent.kickoff` within a guarded run is part of it; CrewAI's own prompts to go on are no words of the user's."""
     done: list[str] = []
-    log = Log()
+    log = Records()
     calls, effects = loop(native)
     inner = agent(Script(*calls, Say("inner done")), acting(done), role="bob", native=native)
 
@@ -1561,7 +1544,7 @@ def test_shadow_records_and_does_nothing(native: bool) -> None:
 @both
 def test_off_does_nothing(native: bool) -> None:
     """Switched off, the guard sees nothing and stands nowhere in the way."""
-    log = Log()
+    log = Records()
     guard = Guard(HALT, mode="off", sink=log, strict=True)
 
     def reply(texts: Sequence[str]) -> Reply:
@@ -1575,7 +1558,7 @@ def test_off_does_nothing(native: bool) -> None:
 
 def test_nothing_is_global_during_a_run() -> None:
     """While a crew runs, no hook of the process is ours, and another thread's model call is not judged."""
-    log = Log()
+    log = Records()
     seen: list[int] = []
     other = ScriptedLLM(Script(Say("elsewhere")))
 

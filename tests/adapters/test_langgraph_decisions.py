@@ -16,7 +16,7 @@ from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.tools import InjectedToolCallId, StructuredTool, tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
-from langgraph.prebuilt import InjectedState, ToolNode, tools_condition
+from langgraph.prebuilt import InjectedState
 from langgraph.types import Command, Send, interrupt
 from pydantic import BaseModel, ConfigDict
 
@@ -30,6 +30,7 @@ from misstep_langgraph.messages import reworded, with_result
 from misstep_langgraph.model import GateModelSeat, MiddlewareModelSeat
 from misstep_langgraph.testing import ScriptedChatModel
 from misstep_langgraph.tool import LangChainToolSeat
+from tests.adapters.test_langgraph import builder as by_hand
 from tests.conformance.decisions import BAD, bad_call, bad_reply, finds, guarding
 
 TASK: Any = {"messages": [HumanMessage("go")]}
@@ -74,18 +75,6 @@ def acting(done: list[str], name: str = "act") -> Any:
         return f"did {q}"
 
     return act
-
-
-def by_hand(script: Script, tools: list[Any]) -> Any:
-    """A builder of a graph of a model node and a ToolNode."""
-    model = ScriptedChatModel(script).bind_tools(tools)
-    graph = StateGraph(MessagesState)
-    graph.add_node("llm", lambda state: {"messages": [model.invoke(state["messages"])]})
-    graph.add_node("tools", ToolNode(tools))
-    graph.add_edge(START, "llm")
-    graph.add_conditional_edges("llm", tools_condition)
-    graph.add_edge("tools", "llm")
-    return graph
 
 
 def agent(script: Script, tools: list[Any], saver: Any = None) -> Any:

@@ -39,7 +39,6 @@ from misstep.decisions import Kind
 from misstep.events import (
     AnomalyFound,
     DecisionTaken,
-    Event,
     HandoffRequested,
     MessageSent,
     ModelResponded,
@@ -61,6 +60,7 @@ from misstep_crewai import callbacks
 from misstep_crewai import seats as crewai_seats
 from misstep_crewai.testing import ScriptedLLM
 from misstep_crewai.watching import CrewWatch, Kickoff
+from tests.core.scenes import Records
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*cannot be serialized.*:UserWarning",
@@ -70,27 +70,9 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
-class Events:
-    """A sink that keeps everything."""
-
-    def __init__(self) -> None:
-        self.all: list[Event] = []
-
-    def write(self, event: Event) -> None:
-        """Keep it."""
-        self.all.append(event)
-
-    def close(self) -> None:
-        """Nothing to close."""
-
-    def of(self, *classes: type[Event]) -> list[Any]:
-        """Those of some classes."""
-        return [event for event in self.all if isinstance(event, classes)]
-
-
-def seen(**options: Any) -> tuple[Guard, Events]:
+def seen(**options: Any) -> tuple[Guard, Records]:
     """A guard with the default policy, strict, and what it is told."""
-    events = Events()
+    events = Records()
     return Guard(sink=events, **{"strict": True, **options}), events
 
 
@@ -232,7 +214,7 @@ def test_what_a_runtime_shows_becomes_events() -> None:
     team = robin(lambda: member("alice", script, acting([])), lambda: member("bob", Script(Say("fine"))))
     played([MisstepInterventionHandler(guard)], team, task="look up A17")
     ours = RunStarted | RunEnded | AnomalyFound
-    told = [(type(event).__name__, event.agent) for event in events.all if not isinstance(event, ours)]
+    told = [(type(event).__name__, event.agent) for event in events.events if not isinstance(event, ours)]
     assert told == [
         ("TurnStarted", "alice"),
         ("MessageSent", "alice"),
@@ -494,7 +476,7 @@ def test_an_intervention_handler_that_is_off() -> None:
     """A guard that is off opens no run."""
     guard, events = seen(mode="off")
     played([MisstepInterventionHandler(guard)], looping([]))
-    assert events.all == []
+    assert events.events == []
     assert guard._sessions.ids() == []
 
 
@@ -566,7 +548,9 @@ def test_what_a_task_tells_becomes_events() -> None:
     script = Script(Ask("act", {"q": "A17"}), Ask("act", {"q": "boom"}, id="c2"), Say("it is B42"))
     made = crew(worker(script, effect([])), worker(Script(Say("fine")), role="bob"), task="look", **callbacks(guard))
     made.kickoff()
-    told = [(type(event).__name__, event.agent) for event in events.all if isinstance(event, ToolReturned | ToolFailed)]
+    told = [
+        (type(event).__name__, event.agent) for event in events.events if isinstance(event, ToolReturned | ToolFailed)
+    ]
     assert told == [("ToolReturned", "alice"), ("ToolFailed", "alice")]
     assert [ended.content for ended in events.of(TurnEnded)] == ["it is B42", "fine"]
     assert [reply.content for reply in events.of(ModelResponded)] == ["", "", "it is B42", "fine"]
@@ -741,7 +725,7 @@ def test_callbacks_of_a_guard_that_is_off() -> None:
     """A guard that is off opens no run."""
     guard, events = seen(mode="off")
     assert crew(worker(Script(Say("done"))), **callbacks(guard)).kickoff().raw == "done"
-    assert (events.all, guard._sessions.ids()) == ([], [])
+    assert (events.events, guard._sessions.ids()) == ([], [])
 
 
 def test_severity_is_what_is_told() -> None:

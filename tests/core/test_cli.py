@@ -50,6 +50,18 @@ def run(*arguments: str) -> Result:
     return CliRunner().invoke(app, list(arguments))
 
 
+def stop_reading(*arguments: str) -> None:
+    """Run the command line, read one line, and close the pipe: it ends well, and complains of nothing."""
+    command = [sys.executable, "-c", "from misstep.cli import app; app()", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(timeout=50) == 0
+
+
 def shell(*arguments: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
     """The command line, run in a process of its own."""
     command = [sys.executable, "-c", "from misstep.cli import app; app()", *arguments]
@@ -259,14 +271,7 @@ def test_a_closed_pipe_is_no_error(tmp_path: Path, arguments: list[str]) -> None
     for number in range(30):
         written(tmp_path, looping(), f"{number}.json")
     arguments = [str(tmp_path) if argument == "FOLDER" else argument for argument in arguments]
-    command = [sys.executable, "-c", "from misstep.cli import app; app()", *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        process.stdout.readline()
-        process.stdout.close()
-        assert process.stderr.read() == b""
-        assert process.wait(timeout=50) == 0
+    stop_reading(*arguments)
 
 
 # -- the rest ---------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from misstep.seats import WATCHING, Seat, Seats
 from misstep.support import Means, gaps
 from misstep.terminal import WIDTH
 from misstep.terminal_policy import Check, checked
-from tests.core.test_cli import EMPTY, HEALTHY, looping, run, shell, written
+from tests.core.test_cli import EMPTY, HEALTHY, looping, run, shell, stop_reading, written
 
 MILD = "version: 1\nrules:\n  repeated_call:\n    ladder: [{refuse: 1}]\n"
 LAX = "version: 1\nrules:\n  repeated_call:\n    with: {limit: 4}\n  empty_response: {}\n"
@@ -296,15 +296,7 @@ def test_pages_are_narrow_plain_and_safe(tmp_path: Path, command: str) -> None:
 def test_a_closed_pipe_is_no_error(tmp_path: Path, arguments: list[str]) -> None:
     """Whoever reads may stop reading."""
     places = {"POLICY": policy_file(tmp_path), "TRACES": traces(tmp_path)}
-    command = [sys.executable, "-c", "from misstep.cli import app; app()", "policy"]
-    command += [places.get(argument, argument) for argument in arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        process.stdout.readline()
-        process.stdout.close()
-        assert process.stderr.read() == b""
-        assert process.wait(timeout=50) == 0
+    stop_reading("policy", *(places.get(argument, argument) for argument in arguments))
 
 
 @pytest.mark.parametrize(
