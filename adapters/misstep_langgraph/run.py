@@ -59,7 +59,7 @@ def guarded(
         raise TypeError(f"compile arguments {sorted(compile_arguments)} go with a builder, not with a compiled graph")
     if getattr(graph, "misstep_guard", None) is guard:
         return graph
-    guard.attach(_seats(graph), _agents(graph))
+    guard.attach(seats_of(graph), _agents(graph))
     gate.install()
     copy: Any = graph.copy({})
     copy.__class__ = _guarded_class(cast("Any", type(graph)))
@@ -173,7 +173,7 @@ class RunSeat:
         thread = configurable.get("thread_id")
         session = self._guard.open(
             (ambient.get("metadata") or {}).get(RUN),
-            seats=IN_MEMORY if self._nested else _seats(self._graph),
+            seats=IN_MEMORY if self._nested else seats_of(self._graph),
             framework="langgraph",
             thread=str(thread) if thread is not None else None,
             resumes=self._resumes,
@@ -250,7 +250,8 @@ class RunSeat:
         return "interrupted" if isinstance(error, GeneratorExit | asyncio.CancelledError) else "failed"
 
 
-def _seats(graph: Any) -> Seats:
+def seats_of(graph: Any) -> Seats:
+    """What can be enacted on a guarded graph."""
     return GUARDED if isinstance(graph.checkpointer, BaseCheckpointSaver) else IN_MEMORY
 
 

@@ -11,6 +11,7 @@ from misstep.errors import (
     PolicyError,
     TraceError,
     UnsupportedVersionError,
+    VerificationError,
 )
 from misstep.guard import Guard
 from misstep.journal import Journal
@@ -51,6 +52,7 @@ __all__ = [
     "Sink",
     "TraceError",
     "UnsupportedVersionError",
+    "VerificationError",
     "default_policy",
     "load_policy",
     "side_effect",

@@ -1,4 +1,4 @@
-"""The command line: `misstep analyze`, `misstep taxonomy`, and what is in `cli_policy`."""
+"""The command line: `misstep analyze`, `misstep taxonomy`, and what is in `cli_policy` and `cli_verify`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 import misstep
-from misstep import cli_policy
+from misstep import cli_policy, cli_verify
 from misstep.analysis import Analyzed, NotRead, analyze
 from misstep.importers import IMPORTERS, known_importers
 from misstep.redact import printable
@@ -22,6 +22,7 @@ from misstep.terminal import Block, Format, Page, account, described, piped
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.command("init")(cli_policy.init)
+app.command("verify")(cli_verify.verify)
 app.add_typer(cli_policy.app, name="policy")
 
 

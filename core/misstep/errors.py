@@ -7,6 +7,7 @@ MisstepError
 ├── TraceError(ValueError)           a saved trace that cannot be read: code, where, what to do
 ├── MissingExtraError(ImportError)   an adapter whose framework is not installed
 ├── UnsupportedVersionError(ImportError)   a framework older than what was tried
+├── VerificationError(RuntimeError) an app that cannot be verified now
 ├── JournalError(OSError)            a journal that cannot be read or written
 ├── ToolTimeout(TimeoutError)        a tool that did not answer within the policy's deadline; never leaves a seat
 └── Signal                           how a seat leaves the flow of its framework
@@ -81,6 +82,10 @@ class UnsupportedVersionError(MisstepError, ImportError):
         super().__init__(
             f"misstep works with `{framework}` {needed} or newer, found {found}: pip install -U '{framework}>={needed}'"
         )
+
+
+class VerificationError(MisstepError, RuntimeError):
+    """An app cannot be verified as things are: the message says why, and when it can."""
 
 
 class JournalError(MisstepError, OSError):

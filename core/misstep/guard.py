@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from misstep.anomalies import Anomaly
 from misstep.approval import Approver
@@ -27,6 +28,9 @@ from misstep.sessions import Sessions
 from misstep.side_effects import SideEffect
 from misstep.sink import Sink
 from misstep.taxonomy import AnomalyType
+
+if TYPE_CHECKING:
+    from misstep.verification import Verification
 
 log = logging.getLogger("misstep")
 
@@ -137,6 +141,12 @@ class Guard(InForce):
             remedies=self._remedies.report(),
         )
 
+    def verify(self, app: Any, *, bodies: bool = False, inputs: Any = None, deadline: float = 60.0) -> Verification:
+        """Say whether this guard is really in the path of an app, seat by seat: `misstep.verification.verify`."""
+        from misstep.verification import verify  # it stands on the guard
+
+        return verify(app, self, bodies=bodies, inputs=inputs, deadline=deadline)
+
     def close(self) -> None:
         """End every open run as evicted, and the sink; close the journal."""
         for run in self._sessions.ids():
@@ -144,6 +154,30 @@ class Guard(InForce):
         self._publisher.close()
         if self.journal is not None:
             self.journal.close()
+
+    # -- for a verification -------------------------------------------------------------------------------------------
+
+    @property
+    def open_runs(self) -> tuple[str, ...]:
+        """The runs that are going on."""
+        return tuple(self._sessions.ids())
+
+    @contextmanager
+    def rehearsing(self, policy: Policy, detectors: Iterable[Detector]) -> Iterator[None]:
+        """
+        Another policy enforced by these rules alone, with books of its own, whatever the mode; then all is as before.
+
+        The guard is the same object meanwhile, so whoever holds it is under that policy.
+        """
+        kept = dict(vars(self))
+        other = Guard(policy, detectors=detectors)
+        other.mode, other._publisher = "enforce", Publisher(None, quiet=True)
+        vars(self).update(vars(other))
+        try:
+            yield
+        finally:
+            self.close()
+            vars(self).update(kept)
 
     # -- for adapters -------------------------------------------------------------------------------------------------
 

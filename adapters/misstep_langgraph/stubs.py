@@ -1,0 +1,191 @@
+"""Stubs under LangChain's models, tools and retrievers: while an app is verified nothing real happens."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from langchain_core.language_models.chat_models import BaseChatModel
+from langchain_core.language_models.llms import BaseLLM
+from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, Generation, LLMResult
+from langchain_core.retrievers import BaseRetriever
+from langchain_core.tools import BaseTool
+
+from misstep.testing import AskAll, Say
+from misstep.verification import Canary, Offer
+from misstep_langgraph.messages import declared, words
+from misstep_langgraph.place import place
+
+Stub = tuple[type, str, Callable[[Any], Any]]
+"""A class, one of its methods, and what makes a stub of the original."""
+
+_USAGE: Any = {"input_tokens": 1, "output_tokens": 1, "total_tokens": 2}
+
+
+@contextmanager
+def stubbed(canary: Canary, leads: Mapping[str, str]) -> Iterator[None]:
+    """
+    While every model, tool and retriever there is answers with a stub, in every thread.
+
+    `leads` are the tools that are called for real once a call of theirs is to get through, with where they lead.
+    """
+    originals: list[tuple[type, str, Any]] = []
+    try:
+        for cls, name, stub in _stubs(canary, leads):
+            if name in vars(cls):
+                originals.append((cls, name, vars(cls)[name]))
+                setattr(cls, name, stub(vars(cls)[name]))
+        yield
+    finally:
+        for cls, name, original in reversed(originals):
+            setattr(cls, name, original)
+
+
+def _stubs(canary: Canary, leads: Mapping[str, str]) -> Iterator[Stub]:
+    """What classes define themselves is replaced, so that all that LangChain puts round it is the real thing."""
+    chat = _Chat(canary, leads)
+    for cls in _all(BaseChatModel):
+        yield from ((cls, name, getattr(chat, name)) for name in ("_generate", "_agenerate", "_stream", "_astream"))
+    for cls in _all(BaseLLM):
+        yield from ((cls, "_generate", chat.complete), (cls, "_agenerate", chat.acomplete))
+    for cls in _all(BaseTool):
+        yield from ((cls, "_run", _tool(canary)), (cls, "_arun", _atool(canary)))
+    for cls in _all(BaseRetriever):
+        yield from ((cls, "_get_relevant_documents", _nothing), (cls, "_aget_relevant_documents", _anothing))
+
+
+def _all(cls: type) -> Iterator[type]:
+    yield cls
+    subclasses: list[type] = cls.__subclasses__()
+    for sub in subclasses:
+        yield from _all(sub)
+
+
+class _Chat:
+    """Makes functions that stand in for the methods of a model's class of the same names."""
+
+    def __init__(self, canary: Canary, leads: Mapping[str, str]) -> None:
+        self._canary, self._leads = canary, leads
+
+    def _generate(self, original: Any) -> Any:
+        def generate(model: Any, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> Any:
+            return ChatResult(generations=[ChatGeneration(message=self._answer(messages, run_manager, kwargs))])
+
+        return generate
+
+    def _agenerate(self, original: Any) -> Any:
+        async def agenerate(model: Any, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> Any:
+            return ChatResult(generations=[ChatGeneration(message=self._answer(messages, run_manager, kwargs))])
+
+        return agenerate
+
+    def _stream(self, original: Any) -> Any:
+        def stream(model: Any, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> Any:
+            yield ChatGenerationChunk(message=_chunk(self._answer(messages, run_manager, kwargs)))
+
+        return stream
+
+    def _astream(self, original: Any) -> Any:
+        async def astream(model: Any, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> Any:
+            yield ChatGenerationChunk(message=_chunk(self._answer(messages, run_manager, kwargs)))
+
+        return astream
+
+    def complete(self, original: Any) -> Any:
+        """In the place of a completion model's `_generate`."""
+
+        def generate(model: Any, prompts: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> Any:
+            return self._completed(prompts, run_manager)
+
+        return generate
+
+    def acomplete(self, original: Any) -> Any:
+        """In the place of a completion model's `_agenerate`."""
+
+        async def agenerate(model: Any, prompts: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> Any:
+            return self._completed(prompts, run_manager)
+
+        return agenerate
+
+    def _answer(self, messages: Any, manager: Any, kwargs: Mapping[str, Any]) -> AIMessage:
+        speaker, where = _speaker(manager)
+        offers = [
+            Offer(tool.name, tool.parameters, self._leads.get(tool.name))
+            for tool in declared(kwargs.get("tools") or ())
+        ]
+        texts = [words(message.content) for message in messages]
+        match self._canary.reply(speaker, offers, texts, where=where):
+            case Say(text):
+                return AIMessage(text, usage_metadata=_USAGE)
+            case AskAll(calls):
+                asked: Any = [{"name": call.tool, "args": call.arguments, "id": call.id} for call in calls]
+                return AIMessage("", tool_calls=asked, usage_metadata=_USAGE)
+
+    def _completed(self, prompts: list[str], manager: Any) -> LLMResult:
+        speaker, where = _speaker(manager)
+        said = [self._canary.reply(speaker, (), [prompt], where=where) for prompt in prompts]
+        return LLMResult(generations=[[Generation(text=each.text if isinstance(each, Say) else "")] for each in said])
+
+
+def _speaker(manager: Any) -> tuple[str, str]:
+    """The path of nodes a model is called in, and what tells two runs of it apart."""
+    metadata = getattr(manager, "metadata", None) or {}
+    path = place(metadata).path
+    nodes = (
+        [step.partition(":")[0] for step in path.split("|")] if path else [metadata.get("langgraph_node") or "model"]
+    )
+    return "/".join(nodes), f"{metadata.get('thread_id')}:{path.rpartition('|')[0]}:{nodes[-1]}"
+
+
+def _tool(canary: Canary) -> Callable[[Any], Any]:
+    def stub(original: Any) -> Any:
+        @functools.wraps(original)  # LangChain reads from its signature what it is to be given
+        def run(tool: Any, *args: Any, **kwargs: Any) -> Any:
+            return original(tool, *args, **kwargs) if canary.executed(tool.name) else _result(tool)
+
+        return run
+
+    return stub
+
+
+def _atool(canary: Canary) -> Callable[[Any], Any]:
+    def stub(original: Any) -> Any:
+        @functools.wraps(original)
+        async def arun(tool: Any, *args: Any, **kwargs: Any) -> Any:
+            return await original(tool, *args, **kwargs) if canary.executed(tool.name) else _result(tool)
+
+        return arun
+
+    return stub
+
+
+def _result(tool: Any) -> Any:
+    told = "a stub of misstep's verification"
+    return (told, None) if tool.response_format == "content_and_artifact" else told
+
+
+def _nothing(original: Any) -> Any:
+    return lambda retriever, *args, **kwargs: []
+
+
+def _anothing(original: Any) -> Any:
+    async def retrieve(retriever: Any, *args: Any, **kwargs: Any) -> list[Any]:
+        return []
+
+    return retrieve
+
+
+def _chunk(message: AIMessage) -> AIMessageChunk:
+    return AIMessageChunk(
+        content=message.content,
+        tool_calls=message.tool_calls,
+        tool_call_chunks=[
+            {"name": call["name"], "args": json.dumps(call["args"]), "id": call["id"], "index": index}
+            for index, call in enumerate(message.tool_calls)
+        ],
+        usage_metadata=message.usage_metadata,
+    )

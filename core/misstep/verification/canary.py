@@ -1,0 +1,252 @@
+"""The canary: what stubbed models say in a verification, the rules that must stop it, and what came of it."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from misstep.anomalies import Anomaly
+from misstep.decisions import Kind
+from misstep.detectors import Detector
+from misstep.events import ModelResponded, ToolRequested
+from misstep.policy import Policy, Rule, Rung
+from misstep.run import Run
+from misstep.seats import Seat
+from misstep.taxonomy import AnomalyType
+from misstep.testing import Ask, AskAll, Say
+from misstep.verification.arguments import arguments_for
+from misstep.verification.result import Checked, Standing
+
+_MARK = "misstep-canary"
+_LONG = 60
+"""Replies after which a run that does not end by itself is halted."""
+_ENDLESS = 30
+"""Further replies after which a run that does not stop for a halt is broken off."""
+
+
+class Endless(Exception):
+    """A run went on and on although the guard ended it, or was to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A tool a model can call: its name, its arguments' JSON schema, and whom it gives the turn to, if anybody."""
+
+    name: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    leads_to: str | None = None
+
+
+@dataclass(slots=True)
+class Sent:
+    """One thing that was sent into the app to be stopped: a call of a tool, or, where there is no tool, a reply."""
+
+    speaker: str
+    mark: str
+    tool: str = ""
+    passes: bool = False
+    """Whether it is to get through: a hand-off, once the turn is to go on."""
+    judged: bool = False
+    happened: bool = False
+
+    @property
+    def standing(self) -> Standing:
+        """What became of it."""
+        if self.happened:
+            return Standing.SEEN_ONLY if self.judged else Standing.NOT_IN_PATH
+        if self.judged:
+            return Standing.ENFORCED
+        return Standing.NOT_EXERCISED if self.tool else Standing.NOT_IN_PATH
+
+
+@dataclass(slots=True)
+class Spoken:
+    """What one stubbed model has said so far in a run."""
+
+    proposed: set[str] = field(default_factory=set)
+    rejected: bool = False
+
+
+class Canary:
+    """
+    Scripted replies for every model of an app, and the record of what they led to; one run at a time, any thread.
+
+    A model first proposes a call of each of its tools, all of which must be refused; then it says something that must
+    be thrown away; then it hands the turn to each agent it can that has not spoken yet; then it is done.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._marks = itertools.count(1)
+        self.begin()
+
+    def begin(self, *, halts: bool = False) -> None:
+        """Another run begins; where it `halts`, its first reply must end it."""
+        with self._lock:
+            self._halts = halts
+            self._sent: list[Sent] = []
+            self._spoken: dict[str, Spoken] = {}
+            self._speakers: set[str] = set()
+            self._replies = 0
+            self.halted = False
+            """Whether the guard was told to end the run."""
+            self.after = 0
+            """How many replies were asked for since."""
+
+    # -- for the stubs of an adapter ----------------------------------------------------------------------------------
+
+    def reply(
+        self,
+        speaker: str,
+        offers: Collection[Offer] = (),
+        texts: Sequence[str] = (),
+        *,
+        where: str | None = None,
+        at_once: bool = True,
+    ) -> Say | AskAll:
+        """
+        What a stubbed model answers that is shown `texts` and can call `offers`.
+
+        `speaker` is the part of the app it is; `where` tells two instances of it apart. With `at_once` false only one
+        call is proposed at a time. Raises `Endless`.
+        """
+        with self._lock:
+            self.surfaced("\n".join(texts))
+            self._speakers.add(speaker)
+            self._replies += 1
+            self.after += self.halted
+            if self._halts or self._replies > _LONG:
+                if self._replies > _LONG + _ENDLESS:
+                    raise Endless(f"the run went on after {self._replies} replies")
+                return Say(f"{_MARK}-halt")
+            spoken = self._spoken.setdefault(where or speaker, Spoken())
+            asked = [offer for offer in offers if offer.name not in spoken.proposed][: None if at_once else 1]
+            if asked:
+                spoken.proposed.update(offer.name for offer in asked)
+                return AskAll(tuple(self._ask(speaker, offer) for offer in asked))
+            if not spoken.rejected:
+                spoken.rejected = True
+                return Say(self._send(speaker).mark)
+            onward = next((each for each in offers if each.leads_to and each.leads_to not in self._speakers), None)
+            if onward is not None:
+                self._speakers.add(str(onward.leads_to))
+                return AskAll((self._ask(speaker, onward, passes=True),))
+            return Say(f"{_MARK} is done")
+
+    def executed(self, tool: str, call: str = "") -> bool:
+        """A stubbed tool is called, under a call's id where that is known; whether the call was to get through."""
+        with self._lock:
+            sent = self._meant(tool, call)
+            if sent is not None:
+                sent.happened = True
+            return sent is not None and sent.passes
+
+    def surfaced(self, text: str) -> None:
+        """A text that somebody reads: a model that is asked again, or the caller."""
+        with self._lock:
+            for sent in self._sent:
+                if not sent.tool and sent.mark in text:
+                    sent.happened = True
+
+    # -- for the rules ------------------------------------------------------------------------------------------------
+
+    def judges(self, event: ToolRequested | ModelResponded) -> Kind | None:
+        """What must become of an event."""
+        with self._lock:
+            if isinstance(event, ToolRequested):
+                call = self._meant(event.tool, event.call or "")
+                if call is None or call.passes:
+                    return None
+                call.judged = True
+                return Kind.REFUSE
+            if f"{_MARK}-halt" in event.content:
+                self.halted = True
+                return Kind.HALT
+            for sent in self._sent:
+                if not sent.tool and sent.mark in event.content:
+                    sent.judged = True
+                    return Kind.RETRY
+            return None
+
+    # -- for the result -----------------------------------------------------------------------------------------------
+
+    def found(self) -> Iterator[Checked]:
+        """What became of all that was sent."""
+        for sent in self._sent:
+            if not sent.passes:
+                seat, part = (Seat.TOOL, f"{sent.speaker}/{sent.tool}") if sent.tool else (Seat.MODEL, sent.speaker)
+                yield Checked(seat=seat, part=part, standing=sent.standing)
+
+    def _ask(self, speaker: str, offer: Offer, *, passes: bool = False) -> Ask:
+        sent = self._send(speaker, offer.name)
+        sent.passes = passes
+        return Ask(offer.name, arguments_for(offer.parameters, offer.leads_to), id=sent.mark)
+
+    def _send(self, speaker: str, tool: str = "") -> Sent:
+        sent = Sent(speaker, f"{_MARK}-{next(self._marks):04}", tool)
+        self._sent.append(sent)
+        return sent
+
+    def _meant(self, tool: str, call: str) -> Sent | None:
+        """What was sent by that call: by its id, else the last of that tool."""
+        of_tool = [sent for sent in reversed(self._sent) if sent.tool == tool]
+        return next((sent for sent in of_tool if sent.mark in call), next(iter(of_tool), None))
+
+
+@dataclass(frozen=True)
+class _Calls:
+    """Finds the calls that must be refused."""
+
+    canary: Canary
+    type: ClassVar[AnomalyType] = AnomalyType.UNSAFE_COMMAND
+
+    def __call__(self, event: ToolRequested, run: Run) -> Anomaly | None:
+        """A call of the canary's."""
+        return _anomaly(self.type) if self.canary.judges(event) is Kind.REFUSE else None
+
+
+@dataclass(frozen=True)
+class _Replies:
+    """Finds the replies that must be thrown away."""
+
+    canary: Canary
+    type: ClassVar[AnomalyType] = AnomalyType.EMPTY_RESPONSE
+
+    def __call__(self, event: ModelResponded, run: Run) -> Anomaly | None:
+        """A reply of the canary's."""
+        return _anomaly(self.type) if self.canary.judges(event) is Kind.RETRY else None
+
+
+@dataclass(frozen=True)
+class _Ends:
+    """Finds the replies that must end the run."""
+
+    canary: Canary
+    type: ClassVar[AnomalyType] = AnomalyType.STEP_LIMIT
+
+    def __call__(self, event: ModelResponded, run: Run) -> Anomaly | None:
+        """A reply of the canary's."""
+        return _anomaly(self.type) if self.canary.judges(event) is Kind.HALT else None
+
+
+def rules(canary: Canary) -> tuple[Detector, ...]:
+    """The rules that stop a canary, to be used with `POLICY`."""
+    return _Calls(canary), _Replies(canary), _Ends(canary)
+
+
+POLICY = Policy(
+    unsupported="degrade",
+    rules={
+        AnomalyType.UNSAFE_COMMAND: Rule(ladder=(Rung(kind=Kind.REFUSE, limit=1000),)),
+        AnomalyType.EMPTY_RESPONSE: Rule(ladder=(Rung(kind=Kind.RETRY, limit=1000),), output="hold"),
+        AnomalyType.STEP_LIMIT: Rule(ladder=(Rung(kind=Kind.HALT),)),
+    },
+)
+"""What a canary is met with: its calls refused, its bad replies thrown away and held back from streams, its end."""
+
+
+def _anomaly(type_: AnomalyType) -> Anomaly:
+    return Anomaly(type=type_, message="a canary of `verify`")
