@@ -13,6 +13,7 @@ from langchain_core.language_models.llms import BaseLLM
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, Generation, LLMResult
 from langchain_core.retrievers import BaseRetriever
+from langchain_core.runnables.config import ensure_config
 from langchain_core.tools import BaseTool
 
 from misstep.testing import AskAll, Say
@@ -133,7 +134,7 @@ class _Chat:
 
 def _speaker(manager: Any) -> tuple[str, str]:
     """The path of nodes a model is called in, and what tells two runs of it apart."""
-    metadata = getattr(manager, "metadata", None) or {}
+    metadata = getattr(manager, "metadata", None) or ensure_config().get("metadata") or {}
     path = place(metadata).path
     nodes = (
         [step.partition(":")[0] for step in path.split("|")] if path else [metadata.get("langgraph_node") or "model"]

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, get_type_hints
 
 from langchain_core.messages import HumanMessage
 from langchain_core.runnables import RunnableLambda
@@ -17,6 +17,8 @@ from langgraph.graph import START
 from langgraph.prebuilt import ToolNode
 from langgraph.pregel import Pregel
 from langgraph.store.memory import InMemoryStore
+from pydantic import TypeAdapter
+from pydantic.errors import PydanticUserError
 
 from misstep.guard import Guard
 from misstep.seats import WATCHING, Seat, Seats
@@ -28,7 +30,7 @@ from misstep_langgraph.middleware import MisstepMiddleware
 from misstep_langgraph.run import seats_of
 from misstep_langgraph.seats import ENFORCING_HANDLER, MIDDLEWARE
 from misstep_langgraph.stubs import stubbed
-from misstep_langgraph.walk import held, own_body
+from misstep_langgraph.walk import held, is_agent, own_body
 
 _threads = itertools.count(1)
 
@@ -115,7 +117,8 @@ def _parts(graph: Any, path: str, bodies: bool, *, gated: bool, seen: set[int]) 
             continue
         if own_body(graph, node) and not bodies:
             yield Part(Seat.MODEL, here, why="its body is the application's own code: run it with `bodies`")
-        for inner in held(node.bound, Pregel):
+        known = isinstance(node.bound, ToolNode) or is_agent(graph)  # what these hold are their tools
+        for inner in () if known else held(node.bound, Pregel):
             yield from _parts(inner, f"{here}/", bodies, gated=gated, seen=seen)
         for tool in _tools(node.bound):
             yield from _inside(tool, f"{here}/{tool.name}", bodies, gated=gated, seen=seen)
@@ -171,7 +174,15 @@ def _inputs(graph: Any) -> Any:
     """A request, where the graph talks; else the smallest input its schema accepts."""
     if "messages" in graph.channels:
         return {"messages": [HumanMessage("a canary of misstep's verification")]}
-    return arguments_for(graph.get_input_jsonschema())
+    fields = get_type_hints(graph.builder.input_schema)
+    return {name: arguments_for({"properties": {name: _schema(type_)}})[name] for name, type_ in fields.items()}
+
+
+def _schema(type_: Any) -> dict[str, Any]:
+    try:
+        return TypeAdapter(type_).json_schema()
+    except PydanticUserError:  # a type pydantic knows nothing of: anything may do
+        return {}
 
 
 def _config() -> Any:

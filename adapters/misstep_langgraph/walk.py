@@ -26,7 +26,7 @@ def held(thing: Any, kind: type[T]) -> Iterator[T]:
 
     What is in a thing of that kind is not looked for.
     """
-    yield from _held(thing, kind, set(), _DEEP)
+    yield from _held(thing, kind, {}, _DEEP)
 
 
 def own_body(graph: Any, node: Any) -> bool:
@@ -56,10 +56,10 @@ def _of_framework(function: Any) -> bool:
     return str(function.__module__).partition(".")[0].startswith(("langchain", "langgraph"))
 
 
-def _held(thing: Any, kind: type[T], seen: set[int], depth: int) -> Iterator[T]:
+def _held(thing: Any, kind: type[T], seen: dict[int, Any], depth: int) -> Iterator[T]:
     if id(thing) in seen or not depth:
         return
-    seen.add(id(thing))
+    seen[id(thing)] = thing  # kept, so that no other thing gets its id
     if isinstance(thing, kind):
         yield thing
         return

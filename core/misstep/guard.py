@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -30,7 +31,7 @@ from misstep.sink import Sink
 from misstep.taxonomy import AnomalyType
 
 if TYPE_CHECKING:
-    from misstep.verification import Verification
+    from misstep.verification.result import Verification
 
 log = logging.getLogger("misstep")
 
@@ -143,9 +144,9 @@ class Guard(InForce):
 
     def verify(self, app: Any, *, bodies: bool = False, inputs: Any = None, deadline: float = 60.0) -> Verification:
         """Say whether this guard is really in the path of an app, seat by seat: `misstep.verification.verify`."""
-        from misstep.verification import verify  # it stands on the guard
-
-        return verify(app, self, bodies=bodies, inputs=inputs, deadline=deadline)
+        verify = importlib.import_module("misstep.verification").verify  # by its name: it stands on the guard
+        found: Verification = verify(app, self, bodies=bodies, inputs=inputs, deadline=deadline)
+        return found
 
     def close(self) -> None:
         """End every open run as evicted, and the sink; close the journal."""

@@ -131,11 +131,15 @@ class _Found:
         if before is None or _grave(checked.standing) > _grave(before[0]):
             known[way] = checked.standing, checked.why
 
-    def missing(self, way: str, why: str) -> None:
+    def missing(self, way: str, why: str = _NOT_REACHED) -> None:
         """What is known from elsewhere and did not show in this way."""
         for seat, part in {**self._static, **self._standings}:
-            known = self._standings.setdefault((seat, part), {})
-            known.setdefault(way, (Standing.NOT_EXERCISED, why or _NOT_REACHED))
+            self._standings.setdefault((seat, part), {}).setdefault(way, (Standing.NOT_EXERCISED, why))
+
+    def stopped(self, way: str, why: str) -> None:
+        """A run did not come to its end, so that nobody knows what would have come after."""
+        self.add(way, Checked(seat=Seat.RUN, part="run", standing=Standing.NOT_EXERCISED, why=why))
+        self.missing(way, why)
 
     def checked(self) -> Iterable[Checked]:
         """Every part, the same standing in one line; what shows without a run goes first."""
@@ -175,15 +179,17 @@ def _tried(way: Way, canary: Canary, guard: Guard, seats: Seats | None, found: _
     thread.start()
     thread.join(deadline)
     if thread.is_alive():
-        found.missing(way.name, f"it did not end within {deadline:g} s")
+        found.stopped(way.name, f"it did not end within {deadline:g} s")
         return False
     canary.surfaced(repr(ending.got))
     for checked in canary.found():
         found.add(way.name, checked)
     if seats is not None and Seat.RUN in seats.enacts:
         found.add(way.name, _run(way, canary, guard, ending))
-    if not way.halts:
-        found.missing(way.name, "" if ending.error is None else f"the run raised {type(ending.error).__name__}")
+    if ending.error is not None and not isinstance(ending.error, Halted):
+        found.stopped(way.name, f"it raised {type(ending.error).__name__}: {ending.error}")
+    elif not way.halts:
+        found.missing(way.name)
     return True
 
 
