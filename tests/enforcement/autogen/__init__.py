@@ -1,0 +1,7 @@
+"""The enforcement paths of AutoGen, and the proof of each."""
+
+from __future__ import annotations
+
+from tests.enforcement.autogen.listed import AUTOGEN
+
+__all__ = ["AUTOGEN"]
