@@ -23,6 +23,13 @@ class AgentPatch(Entrance):
         super().__init__(target)
         self.minutes = isinstance(target, SocietyOfMindAgent)
 
+    def speaker(self) -> Place | None:
+        """Where the model is called; the tools it proposes calls of may have changed within the turn."""
+        place = super().speaker()
+        if place is not None:
+            self.look_again()
+        return place
+
     async def on_messages(self, *args: Any, **kwargs: Any) -> Any:
         """One turn."""
         return await self._call("on_messages", args, kwargs)

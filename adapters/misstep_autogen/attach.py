@@ -46,14 +46,9 @@ def guarded(team_or_agent: T, guard: Guard, *, on_halt: OnHalt = "return") -> T:
     means = means_of(team_or_agent)
     guard.attach(*means)
     unguard(team_or_agent)
-    root = Root(team_or_agent, guard, on_halt, means)
-    path = "" if isinstance(team_or_agent, Team) else team_or_agent.name
+    root = Root(team_or_agent, guard, on_halt, means, _hold)
     try:
-        for patch, at in _patches(team_or_agent, path, set()):
-            patch.hold(root, at)
-            root.patches.append(patch)
-            if isinstance(patch.target, UserProxyAgent):
-                root.users.add(patch.target.name)
+        root.hold(team_or_agent, "" if isinstance(team_or_agent, Team) else team_or_agent.name)
         object.__setattr__(team_or_agent, "last_run", None)
     except TypeError:
         _release(root)
@@ -72,8 +67,22 @@ def unguard(team_or_agent: T) -> T:
     return team_or_agent
 
 
+def _hold(root: Root, target: Any, path: str) -> None:
+    """Patch an agent or a team and all it holds, as far as that is not done; said once of what cannot be seen."""
+    for patch, at in _patches(target, path, set()):
+        if root in patch.holders:
+            patch.renew()
+            continue
+        patch.hold(root, at)
+        root.patches.add(patch)
+        if isinstance(patch.target, UserProxyAgent):
+            root.users.add(patch.target.name)
+        if isinstance(patch, AgentPatch) and private.unseen(patch.target):
+            log.warning("`%s` has no model client misstep knows: only its turns are seen", patch.target.name)
+
+
 def _release(root: Root) -> None:
-    for patch in root.patches:
+    for patch in list(root.patches):
         patch.release(root)
 
 
@@ -89,8 +98,5 @@ def _patches(target: Any, path: str, seen: set[int]) -> Iterator[tuple[Patch, st
         inner.extend(private.called(workbench))
     for tool in private.handoff_tools(target):
         yield HandoffPatch.on(tool), path
-    modelless = getattr(target, private.MODEL_CLIENT, None) is None
-    if modelless and not inner and not isinstance(target, UserProxyAgent):
-        log.warning("`%s` has no model client misstep knows: only its turns are seen", target.name)
     for part in inner:
         yield from _patches(part, joined(path, part.name), seen)

@@ -63,8 +63,12 @@ class Entrance(Patch):
     def apply(self) -> None:
         """Put the patch in place, and a proxy in that of the model client."""
         super().apply()
+        self.renew()
+
+    def renew(self) -> None:
+        """Put a proxy in the place of the model client, as of one that has taken another's place."""
         client = getattr(self.target, private.MODEL_CLIENT, None)
-        if client is not None:
+        if client is not None and client is not self._ours.get(private.MODEL_CLIENT):
             self.put(private.MODEL_CLIENT, ModelProxy(client, self.speaker))
 
     def speaker(self) -> Place | None:
@@ -76,6 +80,12 @@ class Entrance(Patch):
         if live.stopping is not None and (live.over or live.goes_back):
             raise Halted(live.stopping)
         return None if live.over else place
+
+    def look_again(self) -> None:
+        """Hold what the object has come to hold since; what cannot be held is on record as a failure of ours."""
+        for root, path in list(self.holders.items()):
+            with shielded(root.guard, f"holding what `{self.target.name}` has come to hold"):
+                root.hold(self.target, path)
 
     async def _call(self, method: str, args: Any, kwargs: Mapping[str, Any]) -> Any:
         visit = self._visit(method, args, kwargs)
@@ -126,6 +136,7 @@ class Entrance(Patch):
         if not self.holders:
             return Visit(here())
         root = self.root or next(reversed(self.holders))
+        self.look_again()
         with shielded(root.guard, "the run seat"):
             return self._entered(root, method, args, kwargs)
         return Visit(here())

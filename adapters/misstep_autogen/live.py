@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import copy
 import uuid
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -36,23 +37,34 @@ _TAKEN_BACK = "misstep takes this run back to an earlier state"
 
 
 class Root:
-    """What `guarded` was called with, what was patched for it, and the runs of it that are going on."""
+    """
+    What `guarded` was called with, what was patched for it, and the runs of it that are going on.
 
-    def __init__(self, target: Any, guard: Guard, on_halt: OnHalt, means: Means) -> None:
+    `holds` patches an agent or a team and all it holds, with the path by which a run gets there.
+    """
+
+    def __init__(
+        self, target: Any, guard: Guard, on_halt: OnHalt, means: Means, holds: Callable[[Root, Any, str], None]
+    ) -> None:
         self.target, self.guard, self.on_halt, self.means = target, guard, on_halt, means
+        self._holds = holds
         self.thread = f"autogen:{uuid.uuid4().hex[:16]}"
         self.users: set[str] = set()
         """The names of the agents a person speaks through."""
-        self.patches: list[Patch] = []
+        self.patches: weakref.WeakSet[Patch] = weakref.WeakSet()
         self.live: list[Live] = []
+
+    def hold(self, target: Any, path: str) -> None:
+        """Patch what was not there when `guarded` was called. Raises TypeError where it takes no attributes."""
+        self._holds(self, target, path)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Root:
         target = memo.get(id(self.target))
         if target is None:
             return self
-        clone = memo[id(self)] = Root(target, self.guard, self.on_halt, self.means)
+        clone = memo[id(self)] = Root(target, self.guard, self.on_halt, self.means, self._holds)
         clone.users = set(self.users)
-        clone.patches = copy.deepcopy(self.patches, memo)
+        clone.patches.update(copy.deepcopy(list(self.patches), memo))
         return clone
 
 

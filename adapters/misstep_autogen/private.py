@@ -10,7 +10,7 @@ import copy
 from collections.abc import Collection, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
-from autogen_agentchat.agents import MessageFilterAgent, SocietyOfMindAgent
+from autogen_agentchat.agents import MessageFilterAgent, SocietyOfMindAgent, UserProxyAgent
 from autogen_agentchat.base import ChatAgent, Team
 from autogen_agentchat.messages import StopMessage
 from autogen_agentchat.teams import MagenticOneGroupChat
@@ -62,6 +62,12 @@ def called(workbench: Any) -> Iterator[Any]:
         runner = getattr(tool, "_task_runner", None)
         if isinstance(runner, ChatAgent | Team):
             yield runner
+
+
+def unseen(agent: Any) -> bool:
+    """Whether nothing of an agent is seen but its turns."""
+    modelless = getattr(agent, MODEL_CLIENT, None) is None
+    return modelless and not any(parts(agent)) and not isinstance(agent, UserProxyAgent)
 
 
 def checks(agent: Any) -> dict[str, Check]:

@@ -35,6 +35,11 @@ class TeamPatch(Entrance):
             self._managed(manager)
             self._hand_on(self._originals.get(private.MODEL_CLIENT), self._ours.get(private.MODEL_CLIENT))
 
+    def renew(self) -> None:
+        """As for any; a manager that is there keeps the client it was made with."""
+        if self._manager is None:
+            super().renew()
+
     def restore(self) -> None:
         """Take the patch away."""
         super().restore()

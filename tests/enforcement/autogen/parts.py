@@ -11,6 +11,7 @@ from autogen_agentchat.base import Response
 from autogen_agentchat.messages import TextMessage
 from autogen_agentchat.teams import RoundRobinGroupChat
 from autogen_core import CancellationToken
+from autogen_core.models import CreateResult
 from autogen_core.tools import FunctionTool
 
 from misstep import Guard, RunReport
@@ -127,6 +128,15 @@ def agent(name: str, world: World, *steps: Step, tools: Sequence[str] = ("act",)
         given["tools"] = tools_in(world, *tools)
     client = options.pop("client", None) or client_of(*steps)
     return AssistantAgent(name, client, **{**given, **options})
+
+
+class Slow(ScriptedChatClient):
+    """A client that lets others have their turn meanwhile."""
+
+    async def create(self, messages: Any, **kwargs: Any) -> CreateResult:
+        """Answer a little later."""
+        await asyncio.sleep(0.02)
+        return await super().create(messages, **kwargs)
 
 
 def client_of(*steps: Step) -> ScriptedChatClient:

@@ -21,7 +21,7 @@ from autogen_core.tool_agent import ToolAgent
 from misstep import AttachError, Guard
 from misstep.decisions import Kind
 from misstep.events import ModelResponded, ToolRequested
-from misstep.testing import Ask, Say
+from misstep.testing import Ask, Say, Script
 from misstep_autogen import guarded
 from tests.conformance.decisions import BAD, bad_call, bad_reply, finds, guarding
 from tests.conformance.host import World
@@ -29,6 +29,7 @@ from tests.enforcement.autogen.listed import AUTOGEN
 from tests.enforcement.autogen.parts import (
     COURSE,
     Keep,
+    Slow,
     act,
     acts,
     agent,
@@ -244,7 +245,7 @@ def two_teams() -> None:
     """One agent at work in two teams at once is refused in both, and neither counts what the other does."""
 
     async def go(world: World, keep: Keep) -> Any:
-        shared = agent("shared", world, *acts("one", "two"), *acts(BAD, BAD), Say("done"))
+        shared = agent("shared", world, client=Slow(Script(*acts("one", "two", BAD, BAD), Say("done"))))
         teams = [keep(alone(shared)) for _ in range(2)]
         await asyncio.gather(*(team.run(task="go") for team in teams))
 
