@@ -66,10 +66,11 @@ class Entrance(Patch):
         self.renew()
 
     def renew(self) -> None:
-        """Put a proxy in the place of the model client, as of one that has taken another's place."""
-        client = getattr(self.target, private.MODEL_CLIENT, None)
-        if client is not None and client is not self._ours.get(private.MODEL_CLIENT):
-            self.put(private.MODEL_CLIENT, ModelProxy(client, self.speaker))
+        """Put a proxy in the place of each model client, as of one that has taken another's place."""
+        for name in private.clients(self.target):
+            client = getattr(self.target, name)
+            if client is not self._ours.get(name):
+                self.put(name, ModelProxy(client, self.speaker))
 
     def speaker(self) -> Place | None:
         """Where the model is called; None where nobody is to judge it. Raises `Halted` once the run is stopped."""

@@ -1,12 +1,14 @@
-"""Where an agent's tools are called: its workbenches, and its hand-offs. Nothing is ever raised here."""
+"""Where an agent's tools are called: its workbenches, its hand-offs, its code. Of ours nothing is ever raised here."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
+from autogen_core.code_executor import CodeBlock
 from autogen_core.tools import ToolResult
 
 from misstep.enact import Rescue, adrive, tool_call
@@ -16,7 +18,10 @@ from misstep_autogen.patch import Patch
 from misstep_autogen.place import Place, Stream, at, here, streamed
 from misstep_autogen.private import says_of
 from misstep_autogen.stream import driven
-from misstep_autogen.tool import HandoffSeat, WorkbenchSeat, failed, not_made
+from misstep_autogen.tool import ExecutorSeat, HandoffSeat, WorkbenchSeat, failed, not_made, not_run
+
+EXECUTE = "execute_code_blocks"
+"""What code that is run is called as a tool."""
 
 _unnamed = itertools.count()
 
@@ -101,6 +106,29 @@ class WorkbenchPatch(ToolPatch):
         except (Exception, asyncio.CancelledError) as error:
             instead = refuse(_swallowed(place, error))
         yield instead
+
+
+class ExecutorPatch(ToolPatch):
+    """What an agent has its code run by: the code is a call, judged where it is run."""
+
+    methods = (EXECUTE,)
+
+    async def execute_code_blocks(self, code_blocks: Any, cancellation_token: Any, **more: Any) -> Any:
+        """Run code."""
+        original, place = self.original(EXECUTE), self.place(None)
+        if place is None:
+            return await original(code_blocks, cancellation_token, **more)
+        given = {"code_blocks": [asdict(block) for block in code_blocks]}
+        key = _key(place, None)
+
+        async def execute(request: Any) -> Any:
+            blocks = code_blocks if request is given else [CodeBlock(**block) for block in request["code_blocks"]]
+            with at(place.holding(key)):
+                return await original(blocks, cancellation_token, **more)
+
+        steps = tool_call(place.live.guard, lambda: ExecutorSeat(place, EXECUTE, given, key))
+        ask = partial(place.live.ask, cancellation_token)
+        return await adrive(place.live.guard, steps, execute, Rescue(given, not_run), ask)
 
 
 class HandoffPatch(ToolPatch):

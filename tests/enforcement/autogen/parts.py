@@ -121,11 +121,12 @@ COURSE = (*acts("first", BAD, "after"), Say("all done"))
 """What an agent does: something before, the bad call, something after."""
 
 
-def agent(name: str, world: World, *steps: Step, tools: Sequence[str] = ("act",), **options: Any) -> AssistantAgent:
-    """An agent with tools of that world that plays a script, by default the usual course."""
+def agent(name: str, world: World, *steps: Step, tools: Sequence[Any] = ("act",), **options: Any) -> AssistantAgent:
+    """An agent with tools, by their names in that world, that plays a script, by default the usual course."""
     given: dict[str, Any] = {"max_tool_iterations": 9, "system_message": None, "description": name}
     if "workbench" not in options and tools:
-        given["tools"] = tools_in(world, *tools)
+        named = [each for each in tools if isinstance(each, str)]
+        given["tools"] = [*tools_in(world, *named), *(each for each in tools if not isinstance(each, str))]
     client = options.pop("client", None) or client_of(*steps)
     return AssistantAgent(name, client, **{**given, **options})
 

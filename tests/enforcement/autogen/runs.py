@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
 from autogen_agentchat.messages import TextMessage
 from autogen_agentchat.ui import Console
 from autogen_core import CancellationToken
@@ -188,10 +189,8 @@ def running_already() -> None:
         team = keep(alone(agent("alice", world)))
         first = asyncio.ensure_future(team.run(task="go"))
         await asyncio.sleep(0)
-        try:
+        with pytest.raises(ValueError, match="already running"):
             await team.run(task="at the same time")
-        except ValueError as error:
-            assert "already running" in str(error)
         await first
 
     held(go)
@@ -255,4 +254,3 @@ def team_events() -> None:
         return [type(message).__name__ for message in result.messages]
 
     held(go)
-

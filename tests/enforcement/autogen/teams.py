@@ -18,7 +18,7 @@ from autogen_agentchat.teams._group_chat._magentic_one._magentic_one_orchestrato
 from autogen_core import AgentId, FunctionCall, SingleThreadedAgentRuntime
 from autogen_core.tool_agent import ToolAgent
 
-from misstep import AttachError, Guard
+from misstep import AttachError
 from misstep.decisions import Kind
 from misstep.events import ModelResponded, ToolRequested
 from misstep.testing import Ask, Say, Script
@@ -27,17 +27,13 @@ from tests.conformance.decisions import BAD, bad_call, bad_reply, finds, guardin
 from tests.conformance.host import World
 from tests.enforcement.autogen.listed import AUTOGEN
 from tests.enforcement.autogen.parts import (
-    COURSE,
     Keep,
     Slow,
-    act,
     acts,
     agent,
     alone,
     client_of,
-    halting,
     held,
-    keeping,
     refused,
     refusing,
     talker,
@@ -317,5 +313,3 @@ def core_agent() -> None:
 
     within(main())
     assert world.done == [BAD]
-
-
