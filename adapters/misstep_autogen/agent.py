@@ -24,10 +24,12 @@ class AgentPatch(Entrance):
         self.minutes = isinstance(target, SocietyOfMindAgent)
 
     def speaker(self) -> Place | None:
-        """Where the model is called; the tools it proposes calls of may have changed within the turn."""
+        """Where the model is called; the tools it may ask for can have changed, or failed, within the turn."""
         place = super().speaker()
         if place is not None:
             self.look_again()
+            if place.turn is not None:
+                place.turn.go_on()
         return place
 
     async def on_messages(self, *args: Any, **kwargs: Any) -> Any:
