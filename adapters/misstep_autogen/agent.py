@@ -17,7 +17,7 @@ from misstep_autogen.place import Place, Stream
 class AgentPatch(Entrance):
     """An agent: its runs, its turns, and the model it calls."""
 
-    methods = ("on_messages", "on_messages_stream", "run", "run_stream")
+    methods = (*Entrance.methods, "on_messages", "on_messages_stream")
 
     def __init__(self, target: Any) -> None:
         super().__init__(target)

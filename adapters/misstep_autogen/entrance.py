@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
-from typing import Any
+from typing import Any, ClassVar
 
 from autogen_agentchat.base import Team
 from autogen_core import MessageHandlerContext
@@ -22,6 +23,8 @@ from misstep_autogen.place import MODEL, Place, Stream, at, here, streamed
 from misstep_autogen.run import Given, RunSeat
 from misstep_autogen.seats import means_of
 from misstep_autogen.turn import Turn
+
+log = logging.getLogger("misstep")
 
 _VERSION = version("autogen-agentchat")
 
@@ -50,6 +53,8 @@ class Entrance(Patch):
     `minutes` is set where the object's model is shown what is written up for the one call, and not a conversation.
     """
 
+    methods: ClassVar[tuple[str, ...]] = ("run", "run_stream", "dump_component")
+
     minutes = False
 
     async def run(self, *args: Any, **kwargs: Any) -> Any:
@@ -59,6 +64,12 @@ class Entrance(Patch):
     def run_stream(self, *args: Any, **kwargs: Any) -> Stream:
         """Run, and give what is said as it is said."""
         return self._stream("run_stream", args, kwargs)
+
+    def dump_component(self) -> Any:
+        """What the object is made from, as data; who guards it is no part of that."""
+        if self.root is not None:
+            log.warning("a component has no guard: `%s` must be `guarded` again where it is loaded", self.target.name)
+        return self.original("dump_component")()
 
     def apply(self) -> None:
         """Put the patch in place, and a proxy in that of the model client."""

@@ -19,8 +19,6 @@ from misstep_autogen.place import Place, Stream, here
 class TeamPatch(Entrance):
     """A team: its runs, its manager, and the model by which that chooses speakers or orchestrates them."""
 
-    methods = ("run", "run_stream")
-
     def __init__(self, target: Any) -> None:
         super().__init__(target)
         self._manager: ManagerPatch | None = None

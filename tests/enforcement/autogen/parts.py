@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from autogen_agentchat.agents import AssistantAgent, BaseChatAgent
@@ -168,6 +170,19 @@ async def read(stream: AsyncIterator[Any]) -> list[Any]:
 def told(result: Any) -> list[str]:
     """What was said, as the caller reads it."""
     return [f"{message.source}: {message.to_text()}" for message in result.messages]
+
+
+@contextmanager
+def logged() -> Iterator[list[str]]:
+    """What misstep says in the log while the context is open."""
+    said: list[str] = []
+    log, handler = logging.getLogger("misstep"), logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    log.addHandler(handler)
+    try:
+        yield said
+    finally:
+        log.removeHandler(handler)
 
 
 class Own(BaseChatAgent):

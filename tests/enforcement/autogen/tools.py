@@ -22,8 +22,9 @@ from autogen_core.tools import (
     Workbench,
 )
 from autogen_ext.tools.mcp import McpWorkbench, StdioServerParams
-from mcp.server.fastmcp import FastMCP
+from mcp.server.lowlevel import Server
 from mcp.shared.memory import create_connected_server_and_client_session
+from mcp.types import TextContent, Tool
 from pydantic import BaseModel
 
 from misstep.decisions import Kind
@@ -50,6 +51,9 @@ from tests.enforcement.autogen.parts import (
     within,
 )
 
+ABOUT = {"type": "object", "properties": {"q": {"type": "string"}}, "required": ["q"]}
+"""What a tool is given, as a JSON schema."""
+
 
 class Bench(Workbench):
     """A workbench of one's own, as one for a server is: it knows no tool objects, and only `call_tool`."""
@@ -61,8 +65,7 @@ class Bench(Workbench):
 
     async def list_tools(self) -> list[Any]:
         """The one tool."""
-        q = {"type": "object", "properties": {"q": {"type": "string"}}, "required": ["q"]}
-        return [{"name": self.name, "description": "act", "parameters": q}]
+        return [{"name": self.name, "description": "act", "parameters": ABOUT}]
 
     async def call_tool(
         self, name: str, arguments: Any = None, cancellation_token: Any = None, call_id: str | None = None
@@ -155,14 +158,27 @@ def own_workbench() -> None:
     held(on(lambda world: Bench(world.act)))
 
 
+def serving(world: World) -> Server[Any, Any]:
+    """An MCP server with one tool."""
+    server: Server[Any, Any] = Server("world")
+
+    @server.list_tools()  # type: ignore[no-untyped-call, untyped-decorator]
+    async def tools() -> list[Tool]:
+        return [Tool(name="act", description="act", inputSchema=ABOUT)]
+
+    @server.call_tool()  # type: ignore[untyped-decorator]
+    async def call(name: str, arguments: dict[str, Any]) -> list[TextContent]:
+        return [TextContent(type="text", text=world.act(arguments["q"]))]
+
+    return server
+
+
 @AUTOGEN.holds("a tool of an MCP server")
 def mcp() -> None:
     """A real server's tool, called by AutoGen's own workbench for servers."""
 
     async def go(world: World, keep: Keep) -> Any:
-        server = FastMCP("world", log_level="CRITICAL")
-        server.add_tool(world.act)
-        async with create_connected_server_and_client_session(server._mcp_server) as session:
+        async with create_connected_server_and_client_session(serving(world)) as session:
             workbench = McpWorkbench(StdioServerParams(command="unused"))
             workbench._actor = _Session(session)  # type: ignore[assignment]
             await keep(alone(at(workbench))).run(task="go")
