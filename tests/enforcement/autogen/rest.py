@@ -209,7 +209,7 @@ def swapped_client() -> None:
     assert told(within(bob.run(task="go")))[-1] == "bob: good words"
 
 
-@AUTOGEN.holds("a model client that streams")
+@AUTOGEN.holds("a model client that streams", "a rejected reply while it streams")
 def streams() -> None:
     """Calls of a streamed reply are judged; of a rejected one no token comes out where a rule says `hold`."""
 

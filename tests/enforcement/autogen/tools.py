@@ -385,7 +385,7 @@ async def slow(q: str) -> str:
     return "late"
 
 
-@AUTOGEN.holds("cancelled with a tool in flight")
+@AUTOGEN.holds("cancelled with a tool in flight", "a run that is cancelled in a call")
 def cancelled() -> None:
     """A bare agent waits for ever; under guard the run is cancelled by its token, and the next one is judged."""
     for team in (False, True):
