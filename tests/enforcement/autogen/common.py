@@ -22,6 +22,7 @@ from tests.enforcement.autogen.parts import (
     BAD_CALL,
     HOST,
     Keep,
+    act,
     acts,
     agent,
     alone,
@@ -73,21 +74,14 @@ def sync_and_async() -> None:
     scenarios.refuse(HOST, "async")
 
 
-@AUTOGEN.holds("a tool that is not allowed", "allowed and denied tools in one app", "a wrapper round every tool call")
+@AUTOGEN.holds("a tool that is not allowed", "allowed and denied tools in one app")
 def not_allowed() -> None:
     """Of an app's tools only the allowed one has its effect."""
     world = World()
     guard = guarding(finds(ToolRequested, lambda event: event.tool != "act"), {"refuse": 9})
-    steps = *acts("one"), *[each for each in (agent_call("look"), agent_call("act"))], Say("end")
+    steps = *acts("one"), act("x", "look"), act("x"), Say("end")
     within(guarded(agent("alice", world, *steps, tools=("act", "look")), guard).run(task="go"))
     assert world.done == ["one", "x"]
-
-
-def agent_call(tool: str) -> Any:
-    """A call of a tool."""
-    from tests.enforcement.autogen.parts import act
-
-    return act("x", tool)
 
 
 @AUTOGEN.holds("no tool calls at all")
@@ -181,7 +175,7 @@ def guarding_twice() -> None:
     async def go(world: World, keep: Keep) -> Any:
         await keep(keep(agent("alice", world))).run(task="go")
 
-    assert [run.cost.tool_calls for run in refused(go)] == [3]
+    assert [len(run.decisions) for run in refused(go)] == [1]
 
 
 @AUTOGEN.holds("guard off, then on again")
