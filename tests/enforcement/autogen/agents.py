@@ -77,7 +77,7 @@ def team_tool() -> None:
     held(go)
 
 
-@AUTOGEN.holds("what an agent called as a tool streams")
+@AUTOGEN.holds("what an agent called as a tool streams", "raw words while a rewritten reply streams")
 def inner_streaming() -> None:
     """Inner events come out as ever, and nothing of a rewritten reply's raw words is among them."""
 

@@ -152,7 +152,7 @@ def unlisted() -> None:
     assert world.done == ["after"]
 
 
-@AUTOGEN.holds("a workbench of one's own")
+@AUTOGEN.holds("a workbench of one's own", "a denied tool at the framework's own hook")
 def own_workbench() -> None:
     """A workbench that only has `call_tool`."""
     held(on(lambda world: Bench(world.act)))
