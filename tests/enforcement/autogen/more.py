@@ -1,4 +1,4 @@
-"""More of the paths every framework is held against: long runs, malformed calls, retries, journals, copies, the wheel."""
+"""More of the paths every framework is held against: long runs, malformed calls, retries, copies, the wheel."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def tries_again() -> None:
 
 @AUTOGEN.holds("an effect that must not happen twice")
 def not_twice() -> None:
-    """What was done in a run that was lost is answered from the journal when it is proposed again."""
+    """What was done before a roll-back and is proposed again happens twice without a guard, and once under one."""
     with tempfile.TemporaryDirectory() as folder:
         world = World()
         rung = (Rung(kind=Kind.ROLL_BACK, limit=1),)
@@ -142,8 +142,10 @@ def not_twice() -> None:
             journal=Journal(Path(folder) / "journal.db"),
         )
         again = Ask("act", {"q": "first"}, id="again")
-        within(guarded(agent("alice", world, act("first"), act(BAD), again, Say("end")), guard).run(task="go"))
-    assert world.done == ["first"]
+        free, script = World(), (act("first"), act(BAD), again, Say("end"))
+        within(agent("alice", free, *script).run(task="go"))
+        within(guarded(agent("alice", world, *script), guard).run(task="go"))
+    assert (free.done.count("first"), world.done) == (2, ["first"])
 
 
 @AUTOGEN.holds("a copy of the app")
