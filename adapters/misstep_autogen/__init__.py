@@ -10,8 +10,9 @@ misstep for AutoGen AgentChat: guard any team or agent with all that is in it, o
 | turn | `turn`; the next one in `manager` | `on_messages`, `on_messages_stream`; a manager's `select_speaker` |
 | message | `turn` | the response of a turn |
 | model | `model` | the model client, by a proxy |
-| tool | `tool` | workbenches and hand-off tools: `workbench` |
+| tool | `tool` | workbenches, hand-off tools and code executors: `workbench` |
 
+What a walk does not find is patched where it is run within a guarded run, by the `gate` on AutoGen's classes.
 `messages` translates, `stream` drives the core's loop where the host streams, and everything private of AutoGen is
 in `private`. Watching only is `watching`, with `chat`.
 """

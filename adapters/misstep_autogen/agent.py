@@ -17,11 +17,20 @@ from misstep_autogen.place import Place, Stream
 class AgentPatch(Entrance):
     """An agent: its runs, its turns, and the model it calls."""
 
-    methods = ("on_messages", "on_messages_stream", "run", "run_stream")
+    methods = (*Entrance.methods, "on_messages", "on_messages_stream")
 
     def __init__(self, target: Any) -> None:
         super().__init__(target)
         self.minutes = isinstance(target, SocietyOfMindAgent)
+
+    def speaker(self) -> Place | None:
+        """Where the model is called; the tools it may ask for can have changed, or failed, within the turn."""
+        place = super().speaker()
+        if place is not None:
+            self.look_again()
+            if place.turn is not None:
+                place.turn.go_on()
+        return place
 
     async def on_messages(self, *args: Any, **kwargs: Any) -> Any:
         """One turn."""

@@ -10,14 +10,14 @@ from autogen_agentchat.agents import UserProxyAgent
 from autogen_agentchat.base import ChatAgent, Team
 
 from misstep.guard import Guard
-from misstep_autogen import private
+from misstep_autogen import gate, private
 from misstep_autogen.agent import AgentPatch
 from misstep_autogen.live import OnHalt, Root
 from misstep_autogen.patch import Patch, patch_of
 from misstep_autogen.place import joined
 from misstep_autogen.seats import means_of
 from misstep_autogen.team import TeamPatch
-from misstep_autogen.workbench import HandoffPatch, WorkbenchPatch
+from misstep_autogen.workbench import ExecutorPatch, HandoffPatch, WorkbenchPatch
 
 T = TypeVar("T")
 
@@ -34,9 +34,12 @@ def guarded(team_or_agent: T, guard: Guard, *, on_halt: OnHalt = "return") -> T:
     is taken back begins again from an earlier state, and its result has the messages that stand; what was streamed of
     the others is out. `team.last_run` is the id of the run begun last. A second guard takes the place of the first.
 
-    A custom agent without a model client of its own is seen by its turns only; what it calls past AutoGen's tools and
-    model clients nobody judges, and the log says so. On a runtime that was started outside the run, an agent that
-    works in two teams there at once has each turn taken for a run of its own. Raises `AttachError`, `TypeError`.
+    What the team or an agent comes to hold later is guarded from then on, and so is an agent that is run within a run,
+    for as long as that goes on. Of a custom agent the calls its model proposes are judged in the reply, and a refused
+    one is taken out of it. One without a model client of its own is seen by its turns only; what it calls past
+    AutoGen's tools and model clients nobody judges, and the log says so. On a runtime that was started outside the
+    run, an agent that works in two teams there at once has each turn taken for a run of its own. Raises
+    `AttachError`, `TypeError`.
     """
     if not isinstance(team_or_agent, ChatAgent | Team):
         raise TypeError(f"`guarded` takes an AutoGen team or agent, found {type(team_or_agent).__name__}")
@@ -46,14 +49,10 @@ def guarded(team_or_agent: T, guard: Guard, *, on_halt: OnHalt = "return") -> T:
     means = means_of(team_or_agent)
     guard.attach(*means)
     unguard(team_or_agent)
-    root = Root(team_or_agent, guard, on_halt, means)
-    path = "" if isinstance(team_or_agent, Team) else team_or_agent.name
+    root = Root(team_or_agent, guard, on_halt, means, _hold)
+    gate.open_for(root)
     try:
-        for patch, at in _patches(team_or_agent, path, set()):
-            patch.hold(root, at)
-            root.patches.append(patch)
-            if isinstance(patch.target, UserProxyAgent):
-                root.users.add(patch.target.name)
+        root.hold(team_or_agent, "" if isinstance(team_or_agent, Team) else team_or_agent.name)
         object.__setattr__(team_or_agent, "last_run", None)
     except TypeError:
         _release(root)
@@ -72,9 +71,23 @@ def unguard(team_or_agent: T) -> T:
     return team_or_agent
 
 
+def _hold(root: Root, target: Any, path: str) -> Iterator[Patch]:
+    """Patch an agent or a team and all it holds, as far as that is not done; said once of what cannot be seen."""
+    for patch, at in _patches(target, path, set()):
+        if root in patch.holders:
+            patch.renew()
+            continue
+        patch.hold(root, at)
+        if isinstance(patch.target, UserProxyAgent):
+            root.users.add(patch.target.name)
+        if isinstance(patch, AgentPatch) and private.unseen(patch.target):
+            log.warning("`%s` has no model client misstep knows: only its turns are seen", patch.target.name)
+        yield patch
+
+
 def _release(root: Root) -> None:
-    for patch in root.patches:
-        patch.release(root)
+    gate.close_for(root)
+    root.release()
 
 
 def _patches(target: Any, path: str, seen: set[int]) -> Iterator[tuple[Patch, str]]:
@@ -87,10 +100,9 @@ def _patches(target: Any, path: str, seen: set[int]) -> Iterator[tuple[Patch, st
     for workbench in private.workbenches(target):
         yield WorkbenchPatch.on(workbench), path
         inner.extend(private.called(workbench))
+    for executor in private.executors(target):
+        yield ExecutorPatch.on(executor), path
     for tool in private.handoff_tools(target):
         yield HandoffPatch.on(tool), path
-    modelless = getattr(target, private.MODEL_CLIENT, None) is None
-    if modelless and not inner and not isinstance(target, UserProxyAgent):
-        log.warning("`%s` has no model client misstep knows: only its turns are seen", target.name)
     for part in inner:
         yield from _patches(part, joined(path, part.name), seen)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
-from typing import Any
+from typing import Any, ClassVar
 
 from autogen_agentchat.base import Team
 from autogen_core import MessageHandlerContext
@@ -22,6 +23,8 @@ from misstep_autogen.place import MODEL, Place, Stream, at, here, streamed
 from misstep_autogen.run import Given, RunSeat
 from misstep_autogen.seats import means_of
 from misstep_autogen.turn import Turn
+
+log = logging.getLogger("misstep")
 
 _VERSION = version("autogen-agentchat")
 
@@ -50,6 +53,8 @@ class Entrance(Patch):
     `minutes` is set where the object's model is shown what is written up for the one call, and not a conversation.
     """
 
+    methods: ClassVar[tuple[str, ...]] = ("run", "run_stream", "dump_component")
+
     minutes = False
 
     async def run(self, *args: Any, **kwargs: Any) -> Any:
@@ -60,12 +65,23 @@ class Entrance(Patch):
         """Run, and give what is said as it is said."""
         return self._stream("run_stream", args, kwargs)
 
+    def dump_component(self) -> Any:
+        """What the object is made from, as data; who guards it is no part of that."""
+        if self.root is not None:
+            log.warning("a component has no guard: `%s` must be `guarded` again where it is loaded", self.target.name)
+        return self.original("dump_component")()
+
     def apply(self) -> None:
         """Put the patch in place, and a proxy in that of the model client."""
         super().apply()
-        client = getattr(self.target, private.MODEL_CLIENT, None)
-        if client is not None:
-            self.put(private.MODEL_CLIENT, ModelProxy(client, self.speaker))
+        self.renew()
+
+    def renew(self) -> None:
+        """Put a proxy in the place of each model client, as of one that has taken another's place."""
+        for name in private.clients(self.target):
+            client = getattr(self.target, name)
+            if client is not self._ours.get(name):
+                self.put(name, ModelProxy(client, self.speaker))
 
     def speaker(self) -> Place | None:
         """Where the model is called; None where nobody is to judge it. Raises `Halted` once the run is stopped."""
@@ -76,6 +92,12 @@ class Entrance(Patch):
         if live.stopping is not None and (live.over or live.goes_back):
             raise Halted(live.stopping)
         return None if live.over else place
+
+    def look_again(self) -> None:
+        """Hold what the object has come to hold since; what cannot be held is on record as a failure of ours."""
+        for root, path in list(self.holders.items()):
+            with shielded(root.guard, f"holding what `{self.target.name}` has come to hold"):
+                root.hold(self.target, path)
 
     async def _call(self, method: str, args: Any, kwargs: Mapping[str, Any]) -> Any:
         visit = self._visit(method, args, kwargs)
@@ -126,6 +148,7 @@ class Entrance(Patch):
         if not self.holders:
             return Visit(here())
         root = self.root or next(reversed(self.holders))
+        self.look_again()
         with shielded(root.guard, "the run seat"):
             return self._entered(root, method, args, kwargs)
         return Visit(here())

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import threading
 import uuid
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -36,23 +38,66 @@ _TAKEN_BACK = "misstep takes this run back to an earlier state"
 
 
 class Root:
-    """What `guarded` was called with, what was patched for it, and the runs of it that are going on."""
+    """
+    What `guarded` was called with, what was patched for it, and the runs of it that are going on.
 
-    def __init__(self, target: Any, guard: Guard, on_halt: OnHalt, means: Means) -> None:
+    `holds` patches an agent or a team and all it holds, with the path by which a run gets there; it gives the patches
+    that are new.
+    """
+
+    def __init__(
+        self,
+        target: Any,
+        guard: Guard,
+        on_halt: OnHalt,
+        means: Means,
+        holds: Callable[[Root, Any, str], Iterator[Patch]],
+    ) -> None:
         self.target, self.guard, self.on_halt, self.means = target, guard, on_halt, means
+        self._holds = holds
         self.thread = f"autogen:{uuid.uuid4().hex[:16]}"
         self.users: set[str] = set()
         """The names of the agents a person speaks through."""
-        self.patches: list[Patch] = []
+        self.patches: weakref.WeakSet[Patch] = weakref.WeakSet()
         self.live: list[Live] = []
+        self._guests: weakref.WeakSet[Patch] = weakref.WeakSet()
+        self._lock = threading.Lock()
+
+    def hold(self, target: Any, path: str) -> None:
+        """Patch what was not there when `guarded` was called. Raises TypeError where it takes no attributes."""
+        with self._lock:
+            self.patches.update(self._holds(self, target, path))
+
+    def take_in(self, target: Any, path: str) -> None:
+        """Patch what a run has come upon, until no run goes on any more. Raises TypeError as `hold` does."""
+        with self._lock:
+            self._guests.update(self._holds(self, target, path))
+
+    def release(self) -> None:
+        """Let go of everything."""
+        with self._lock:
+            for patch in [*self.patches, *self._guests]:
+                patch.release(self)
+            self.patches.clear()
+            self._guests.clear()
+
+    def ended(self, live: Live) -> None:
+        """A run is over."""
+        if live in self.live:
+            self.live.remove(live)
+        if not self.live:
+            with self._lock:
+                for patch in list(self._guests):
+                    patch.release(self)
+                self._guests.clear()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Root:
         target = memo.get(id(self.target))
         if target is None:
             return self
-        clone = memo[id(self)] = Root(target, self.guard, self.on_halt, self.means)
+        clone = memo[id(self)] = Root(target, self.guard, self.on_halt, self.means, self._holds)
         clone.users = set(self.users)
-        clone.patches = copy.deepcopy(self.patches, memo)
+        clone.patches.update(copy.deepcopy(list(self.patches), memo))
         return clone
 
 
@@ -67,7 +112,7 @@ class Live:
     """
 
     def __init__(self, root: Root, session: Session, target: Any) -> None:
-        self.guard, self.users = root.guard, root.users
+        self.root, self.guard, self.users = root, root.guard, root.users
         self.session, self.target = session, target
         self.work: list[Any] = []
         self.signs: dict[int, str] = {}

@@ -111,6 +111,24 @@ def _proposed(call: FunctionCall, key: str) -> ProposedCall:
     return ProposedCall(key, call.name, None, call.arguments)
 
 
+def replaced(place: Place, result: CreateResult, changed: Mapping[str, Mapping[str, Any] | str]) -> CreateResult:
+    """A reply in which calls have other arguments, or are not there: what is told of those stands in its words."""
+    calls: list[FunctionCall] = []
+    told: list[str] = [result.thought] if result.thought else []
+    for call in result.content if not isinstance(result.content, str) else ():
+        instead = changed.get(call_key(place.scope, call.id))
+        if isinstance(instead, str):
+            told.append(instead)
+        elif instead is None:
+            calls.append(call)
+        else:
+            calls.append(FunctionCall(id=call.id, name=call.name, arguments=json.dumps(instead)))
+    text = "\n".join(told)
+    if calls:
+        return result.model_copy(update={"content": calls, "thought": text or None})
+    return result.model_copy(update={"content": text, "thought": None, "finish_reason": "stop"})
+
+
 def call_key(scope: str, call: str) -> str:
     """A call's id, unique in the run: agents of one team may use the same ids."""
     return f"{scope}:{call}" if scope else call

@@ -14,12 +14,12 @@ from pydantic import BaseModel
 
 from misstep.conversation import Listener, unheard
 from misstep.decisions import Reroute, RollBack
-from misstep.enact import Rescue, Steps, adrive, model_call
-from misstep.events import Event, ModelFailed, ModelRequested, ModelResponded, Tool
+from misstep.enact import Rescue, Steps, adrive, model_call, proposed_calls
+from misstep.events import Event, ModelFailed, ModelRequested, ModelResponded, Tool, ToolRequested
 from misstep.session import Session
 from misstep_autogen import private
 from misstep_autogen.halted import Halted, TurnLeft
-from misstep_autogen.messages import declared, key_of, own_key, proposed, said, usage_of
+from misstep_autogen.messages import declared, key_of, own_key, proposed, replaced, said, usage_of
 from misstep_autogen.place import MODEL, Place, Stream, at, streamed
 from misstep_autogen.rollback import taught
 from misstep_autogen.stream import driven
@@ -130,6 +130,27 @@ class AutoGenModelSeat:
             self.session.run.spoke(self._place.instance, own_key(self._place, content))
         return raw.model_copy(update={"content": content})
 
+    def without_tool_seats(self, raw: CreateResult) -> Steps:
+        """The reply as it is passed on where its calls are made past every workbench."""
+        asked = () if raw is None else proposed(raw.content, self._place.scope)
+        if not asked:
+            return raw
+        place, run = self._place, self.session.run.id
+        calls = [
+            ToolRequested(
+                run=run,
+                call=each.call,
+                agent=place.agent,
+                instance=place.instance,
+                tool=each.tool,
+                arguments=each.arguments or {},
+                raw=each.raw,
+            )
+            for each in asked
+        ]
+        changed = yield from proposed_calls(place.live.guard, self, calls)
+        return replaced(place, raw, changed) if isinstance(changed, dict) else changed
+
     def leave(self, decision: Reroute | RollBack) -> CreateResult:
         """End the turn here; a manager has none, and its choice is overridden where it is made."""
         if isinstance(decision, RollBack):
@@ -198,11 +219,17 @@ class ModelProxy:
             yield item
 
     def _steps(self, place: Place, messages: Any, kwargs: dict[str, Any], *, streaming: bool) -> Steps:
+        seats: list[AutoGenModelSeat] = []
+
         def take() -> AutoGenModelSeat:
             model = private.model_name(self._misstep_client)
-            return AutoGenModelSeat(place, model, messages, kwargs, streaming=streaming)
+            seats.append(AutoGenModelSeat(place, model, messages, kwargs, streaming=streaming))
+            return seats[0]
 
-        return model_call(place.live.guard, take)
+        raw = yield from model_call(place.live.guard, take)
+        if kwargs.get("tools") and private.calls_elsewhere(place.owner) and place.live.guard.mode != "off":
+            raw = yield from seats[0].without_tool_seats(raw)
+        return raw
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):

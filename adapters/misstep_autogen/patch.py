@@ -57,6 +57,9 @@ class Patch:
                 self.put(name, getattr(self, name))
         self.put(_PATCH, self)
 
+    def renew(self) -> None:
+        """Put in place again what the application has replaced since; a method put over ours goes on calling ours."""
+
     def restore(self) -> None:
         """Take the patch away; what somebody else has put over it since is left alone."""
         held = vars(self.target)

@@ -10,7 +10,7 @@ import copy
 from collections.abc import Collection, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
-from autogen_agentchat.agents import MessageFilterAgent, SocietyOfMindAgent
+from autogen_agentchat.agents import AssistantAgent, MessageFilterAgent, SocietyOfMindAgent, UserProxyAgent
 from autogen_agentchat.base import ChatAgent, Team
 from autogen_agentchat.messages import StopMessage
 from autogen_agentchat.teams import MagenticOneGroupChat
@@ -19,6 +19,9 @@ from autogen_agentchat.teams._group_chat._base_group_chat_manager import BaseGro
 from autogen_agentchat.teams._group_chat._chat_agent_container import ChatAgentContainer
 from autogen_agentchat.teams._group_chat._graph._digraph_group_chat import GraphFlowManager
 from autogen_agentchat.teams._group_chat._round_robin_group_chat import RoundRobinGroupChatManager
+from autogen_core.code_executor import CodeExecutor
+from autogen_core.models import ChatCompletionClient
+from autogen_core.tools import Workbench
 
 from misstep.arguments import Check, checked_by
 from misstep.side_effects import Classified, declared_on
@@ -48,7 +51,32 @@ def inner(target: Any) -> Iterator[Any]:
 
 def workbenches(agent: Any) -> Sequence[Any]:
     """Where an agent's tools are called."""
-    return tuple(getattr(agent, "_workbench", ()))
+    return (*getattr(agent, "_workbench", ()), *(getattr(agent, name) for name in _kept(agent, Workbench)))
+
+
+def executors(agent: Any) -> Sequence[Any]:
+    """Where an agent has code run."""
+    known = getattr(agent, "_code_executor", None)
+    return (*([] if known is None else [known]), *(getattr(agent, name) for name in _kept(agent, CodeExecutor)))
+
+
+def clients(target: Any) -> Sequence[str]:
+    """The attributes in which an agent or a team keeps its model clients."""
+    known = [] if getattr(target, MODEL_CLIENT, None) is None else [MODEL_CLIENT]
+    return (*known, *(name for name in _kept(target, ChatCompletionClient) if name != MODEL_CLIENT))
+
+
+def _kept(target: Any, kind: type) -> list[str]:
+    """The attributes of an object of the user's own class that are of a kind; AutoGen's own keep them where we know."""
+    if type(target).__module__.startswith("autogen_agentchat."):
+        return []
+    known = ("_workbench", "_code_executor")
+    return [name for name, value in vars(target).items() if name not in known and isinstance(value, kind)]
+
+
+def calls_elsewhere(owner: Any) -> bool:
+    """Whether the calls an agent's model proposes may be made past every workbench of AutoGen's."""
+    return not isinstance(owner, AssistantAgent)
 
 
 def handoff_tools(agent: Any) -> Sequence[Any]:
@@ -62,6 +90,12 @@ def called(workbench: Any) -> Iterator[Any]:
         runner = getattr(tool, "_task_runner", None)
         if isinstance(runner, ChatAgent | Team):
             yield runner
+
+
+def unseen(agent: Any) -> bool:
+    """Whether nothing of an agent is seen but its turns."""
+    sees = [*clients(agent), *executors(agent), *parts(agent)]
+    return not sees and not isinstance(agent, UserProxyAgent)
 
 
 def checks(agent: Any) -> dict[str, Check]:

@@ -173,8 +173,7 @@ class RunSeat:
 
     def _end(self, status: Status, error: str | None = None) -> None:
         self._live.end(status, error)
-        if self._live in self._root.live:
-            self._root.live.remove(self._live)
+        self._root.ended(self._live)
 
     def _halted(self, work: Sequence[Any]) -> Any:
         reason = str(self._live.halted)

@@ -19,8 +19,6 @@ from misstep_autogen.place import Place, Stream, here
 class TeamPatch(Entrance):
     """A team: its runs, its manager, and the model by which that chooses speakers or orchestrates them."""
 
-    methods = ("run", "run_stream")
-
     def __init__(self, target: Any) -> None:
         super().__init__(target)
         self._manager: ManagerPatch | None = None
@@ -34,6 +32,11 @@ class TeamPatch(Entrance):
         if manager is not None:
             self._managed(manager)
             self._hand_on(self._originals.get(private.MODEL_CLIENT), self._ours.get(private.MODEL_CLIENT))
+
+    def renew(self) -> None:
+        """As for any; a manager that is there keeps the client it was made with."""
+        if self._manager is None:
+            super().renew()
 
     def restore(self) -> None:
         """Take the patch away."""

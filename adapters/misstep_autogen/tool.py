@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from autogen_agentchat.base import Handoff
+from autogen_core.code_executor import CodeResult
 from autogen_core.tools import TextResultContent, ToolResult
 
 from misstep.decisions import Reroute, RollBack
@@ -128,6 +129,29 @@ class WorkbenchSeat(AutoGenToolSeat):
         return raw.to_text(replace_image="[image]"), raw.is_error
 
 
+class ExecutorSeat(AutoGenToolSeat):
+    """Code that is run: a call whose arguments are its blocks."""
+
+    def object(self, objection: str) -> CodeResult:
+        """The objection as what the code printed."""
+        return not_run(objection)
+
+    def rewrite(self, raw: CodeResult, content: str) -> CodeResult:
+        """What it printed in other words."""
+        return CodeResult(exit_code=raw.exit_code, output=content)
+
+    def recorded(self, output: str) -> CodeResult:
+        """The result, as if the code was run now."""
+        return CodeResult(exit_code=0, output=output)
+
+    def whole(self, raw: CodeResult) -> bool:
+        """A result may name a file it wrote."""
+        return type(raw) is CodeResult
+
+    def _read(self, raw: CodeResult) -> tuple[str, bool]:
+        return raw.output, raw.exit_code != 0
+
+
 class HandoffSeat(AutoGenToolSeat):
     """
     A call of a hand-off tool, which answers with a text.
@@ -170,6 +194,11 @@ class HandoffSeat(AutoGenToolSeat):
 def failed(tool: str, text: str) -> ToolResult:
     """A tool's error, as its agent reads it."""
     return ToolResult(name=tool, result=[TextResultContent(content=text)], is_error=True)
+
+
+def not_run(text: str) -> CodeResult:
+    """The result of code that is not run."""
+    return CodeResult(exit_code=1, output=text)
 
 
 def not_made(place: Place, objection: str) -> str:

@@ -1015,25 +1015,32 @@ class Pretending(CodeExecutor):
 
 
 def test_a_code_executor(caplog: pytest.LogCaptureFixture) -> None:
-    """Without a model it is seen by its turns, and the log says so; with one, its model is judged, not its code."""
+    """What it runs is on the record as a call, with a model of its own or without; unsafe code is not run."""
     caplog.set_level(logging.WARNING, logger="misstep")
-    guard = Guard(RETRY, strict=True)
+    events = Records()
+    retry = Rule(ladder=(Rung(kind=Kind.RETRY, limit=2),))
+    unsafe = Rule(ladder=(Rung(kind=Kind.REFUSE),))
+    policy = Policy(rules={EMPTY: retry, AnomalyType.UNSAFE_COMMAND: unsafe})
+    guard = Guard(policy, sink=events, strict=True)
 
     async def main() -> None:
         plain = CodeExecutorAgent(
             "plain", Pretending(), approval_func=lambda request: ApprovalResponse(approved=True, reason="")
         )
-        team = guarded(RoundRobinGroupChat([speaker("alice", "```sh\nls\n```"), plain], max_turns=2), guard)
-        assert texts(await team.run(task="go"))[-1] == "plain: ran ls"
-        assert "`plain` has no model client" in caplog.text
-        caplog.clear()
+        alice = speaker("alice", "```sh\nls\n```", "```sh\nrm -rf /\n```")
+        team = guarded(RoundRobinGroupChat([alice, plain], max_turns=4), guard)
+        said = texts(await team.run(task="go"))
+        assert "plain: ran ls" in said
+        assert said[-1].startswith("plain: The script ran, then exited with an error")
+        assert "[misstep: unsafe_command]" in said[-1]
+        assert [event.tool for event in events.of(ToolRequested)] == ["execute_code_blocks"] * 2
         client = ScriptedChatClient(Script(Say(""), Say("```sh\nls\n```"), Say("done")))
         coder = CodeExecutorAgent("coder", Pretending(), model_client=client, approval_func=plain._approval_func)
         assert texts(await guarded(coder, guard).run(task="go"))[-1] == "coder: done"
         assert kinds(report(guard, coder)) == [(Kind.RETRY, True, False)]
-        assert caplog.text.count("no model client") == 0
 
     within(main())
+    assert "no model client" not in caplog.text
 
 
 def test_a_custom_agent_alone() -> None:

@@ -38,6 +38,10 @@ Effect: TypeAlias = Call[Any] | Consult | Store
 Steps: TypeAlias = Generator[Effect, Any, Any]
 
 
+NOT_EXECUTED = "[misstep] This call was not executed."
+"""How the objection to a call that a person rejects begins."""
+
+
 def rejection(text: str, answer: Answer) -> str:
     """What an agent is told instead of what a person rejected; `text` is how the objection begins."""
     why = feedback.rejected(answer.comment) if answer.given else "A person was asked about this and did not answer."

@@ -22,7 +22,7 @@ from misstep.decisions import (
     RollBack,
     Vote,
 )
-from misstep.enact.effects import Call, Consult, Steps, rejection
+from misstep.enact.effects import NOT_EXECUTED, Call, Consult, Steps, rejection
 from misstep.enact.ending import leave, past, stopped
 from misstep.enact.journaled import Journaled
 from misstep.enact.seats import ToolSeat
@@ -31,7 +31,6 @@ from misstep.events import ToolFailed, ToolRequested, ToolReturned, cancelled, t
 from misstep.guard import Guard
 from misstep.session import Verdict
 
-_NOT_EXECUTED = "[misstep] This call was not executed."
 _WITHHELD = "[misstep] What the tool answered was withheld."
 
 
@@ -191,7 +190,7 @@ class _ToolCall:
         self._guard.settle(self._session, verdict, took_effect=True, detail=answer.verdict)
         if answer.verdict == "edit":
             self._arguments = answer.edited
-        objection = rejection(_NOT_EXECUTED, answer) if answer.verdict == "reject" else None
+        objection = rejection(NOT_EXECUTED, answer) if answer.verdict == "reject" else None
         if pause is None:  # a framework that pauses plays its answers again by itself
             self._remember(answer, objection)
         return objection
