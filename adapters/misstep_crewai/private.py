@@ -1,17 +1,16 @@
 """
 What of CrewAI is used that its documentation does not promise, in one place; tried on crewai 1.15.30.
 
-- `BaseLLM.__getattribute__` is replaced while a guarded run is going on (see `gate.py`);
 - both hooks of one tool call get the same dict as `tool_input` (see `tool.py`);
 - `agent.agent_executor.tools` are the tools an agent has in its current task (see `model.py`);
-- `Crew._execute_tasks` and `_aexecute_tasks` work off the tasks from any one on, as `Crew.replay` has them do (see
-  `course.py`);
 - the texts CrewAI itself puts into a conversation are known by their templates (see `messages.py`);
 - what is below.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 from crewai.events.event_context import _event_id_stack, restore_event_scope
@@ -19,7 +18,52 @@ from crewai.hooks import ToolCallHookContext
 from crewai.llms.base_llm import BaseLLM
 from crewai.tools.agent_tools.base_agent_tools import BaseAgentTool
 
-__all__ = ["amend", "co_workers", "count", "event_scope", "restore_event_scope", "stops_of", "streams"]
+__all__ = [
+    "amend",
+    "co_workers",
+    "count",
+    "event_scope",
+    "function_of",
+    "put_course",
+    "put_gate",
+    "restore_event_scope",
+    "stops_of",
+    "streams",
+    "take_gate",
+]
+
+
+def put_gate(gate: Callable[[Callable[..., Any]], Any]) -> Any:
+    """Have every model ask the gate for its attributes; gives what `take_gate` is to put back."""
+    bare = BaseLLM.__dict__.get("__getattribute__")
+    BaseLLM.__getattribute__ = gate(BaseLLM.__getattribute__)
+    return bare
+
+
+def take_gate(bare: Any) -> None:
+    """The class is as it was."""
+    if bare is None:
+        del BaseLLM.__getattribute__
+    else:
+        BaseLLM.__getattribute__ = bare
+
+
+def put_course(cls: Any, executed: Callable[..., Any], aexecuted: Callable[..., Any]) -> None:
+    """
+    Have a class of crews work off its tasks by `executed` and `aexecuted`, which are given the crew, CrewAI's own
+    method, the tasks and the index of the first: CrewAI's own goes on from any task, as `Crew.replay` has it do.
+    """
+    execute, aexecute = cls._execute_tasks, cls._aexecute_tasks
+
+    @functools.wraps(execute)
+    def _execute_tasks(self: Any, tasks: Any, start_index: int | None = 0, was_replayed: bool = False) -> Any:
+        return executed(self, functools.partial(execute, self), tasks, start_index, was_replayed)
+
+    @functools.wraps(aexecute)
+    async def _aexecute_tasks(self: Any, tasks: Any, start_index: int | None = 0, was_replayed: bool = False) -> Any:
+        return await aexecuted(self, functools.partial(aexecute, self), tasks, start_index, was_replayed)
+
+    cls._execute_tasks, cls._aexecute_tasks = _execute_tasks, _aexecute_tasks
 
 
 def event_scope() -> Any:
@@ -40,6 +84,11 @@ def stops_of(other: BaseLLM, llm: BaseLLM) -> list[str]:
 def count(llm: BaseLLM, usage: dict[str, Any]) -> None:
     """Add to the tokens of a model what another one used in its place: a crew's usage is its own models'."""
     llm._track_token_usage_internal(usage)
+
+
+def function_of(tool: Any) -> Any:
+    """The method in which a tool of a class of its own does its work."""
+    return getattr(type(tool), "_run", None)
 
 
 def co_workers(tool: Any) -> list[str]:
