@@ -1,5 +1,5 @@
 """
-What of CrewAI is used that its documentation does not promise, in one place; tried on crewai 1.15.30.
+What of CrewAI is used that it does not promise, in one place, and all that is relied on; tried on crewai 1.15.30.
 
 - both hooks of one tool call get the same dict as `tool_input` (see `tool.py`);
 - `agent.agent_executor.tools` are the tools an agent has in its current task (see `model.py`);
@@ -13,13 +13,24 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from crewai import Crew, Task
 from crewai.events.event_context import _event_id_stack, restore_event_scope
-from crewai.hooks import ToolCallHookContext
+from crewai.events.types.llm_events import LLMCallCompletedEvent
+from crewai.hooks import InterceptionPoint, ToolCallHookContext
+from crewai.hooks.contexts import StepContext
 from crewai.llms.base_llm import BaseLLM
+from crewai.tasks.task_output import TaskOutput
 from crewai.tools.agent_tools.base_agent_tools import BaseAgentTool
+from crewai.tools.base_tool import BaseTool
+from crewai.tools.structured_tool import CrewStructuredTool
+
+from misstep.frameworks import needs, rely
+from misstep_crewai import VERSIONS
 
 __all__ = [
+    "NEEDS",
     "amend",
+    "check",
     "co_workers",
     "count",
     "event_scope",
@@ -31,6 +42,35 @@ __all__ = [
     "streams",
     "take_gate",
 ]
+
+
+_CALL = ("messages", "tools", "callbacks", "available_functions", "from_task", "from_agent", "response_model")
+_TASKS = ("tasks", "start_index", "was_replayed")
+
+NEEDS = (
+    *needs(BaseLLM, "_effective_stream", "_track_token_usage_internal", "model", "stop", "stop_sequences"),
+    *needs(BaseLLM, call=_CALL, acall=_CALL),
+    *needs(Crew, "agents", "calculate_usage_metrics", "copy", "process", "stream", "tasks"),
+    *needs(Crew, "akickoff", "kickoff", "replay", _execute_tasks=_TASKS, _aexecute_tasks=_TASKS),
+    *needs(Crew, "akickoff_for_each", "kickoff_for_each", "kickoff_for_each_async"),
+    *needs(Crew, "after_kickoff_callbacks", "before_kickoff_callbacks", "step_callback", "task_callback"),
+    *needs(Task, "agent", "async_execution", "id", "output"),
+    *needs(TaskOutput, "agent", "messages", "raw"),
+    *needs(CrewStructuredTool, "_original_tool", "args_schema", "func", "name"),
+    *needs(BaseTool, "_run"),
+    *needs(BaseAgentTool, "agents"),
+    *needs(ToolCallHookContext, "agent", "raw_tool_result", "task", "tool", "tool_input", "tool_name", "tool_result"),
+    *needs(StepContext, "agent", "payload", "task"),
+    *needs(InterceptionPoint, "POST_TOOL_CALL", "PRE_STEP", "PRE_TOOL_CALL"),
+    *needs(LLMCallCompletedEvent, "finish_reason", "usage"),
+)
+"""What the adapter relies on; private or not, without it a run would be guarded half."""
+
+
+@functools.cache
+def check() -> None:
+    """Before anything is attached, once for all. Raises `ChangedFrameworkError`."""
+    rely("misstep_crewai", VERSIONS, NEEDS)
 
 
 def put_gate(gate: Callable[[Callable[..., Any]], Any]) -> Any:

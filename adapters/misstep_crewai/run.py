@@ -19,7 +19,7 @@ from misstep.guard import Guard
 from misstep_crewai import course, gate
 from misstep_crewai.halted import Halted
 from misstep_crewai.live import Live, live_of
-from misstep_crewai.private import event_scope, put_course, restore_event_scope
+from misstep_crewai.private import check, event_scope, put_course, restore_event_scope
 from misstep_crewai.seats import known_roles, seats_of
 from misstep_crewai.tool import ToolHooks
 
@@ -37,7 +37,7 @@ def guarded(crew: Crew, guard: Guard, *, on_halt: OnHalt = "return") -> Crew:
     other crews may share them. A halt ends the run softly and returns a `CrewOutput` of the tasks that were finished,
     its `raw` the last one's or the reason; with `on_halt="raise"`, and always inside another crew under this guard,
     `Halted` is raised. `crew.last_run` is the id of the run begun last; each item of `kickoff_for_each` is a run.
-    Raises `AttachError`, and TypeError for what is no crew.
+    Raises `AttachError`, `ChangedFrameworkError`, and TypeError for what is no crew.
     """
     if not isinstance(crew, Crew):
         raise TypeError(
@@ -48,6 +48,7 @@ def guarded(crew: Crew, guard: Guard, *, on_halt: OnHalt = "return") -> Crew:
     if attached is not None and attached.guard is guard:
         object.__setattr__(crew, "misstep", Attached(guard, on_halt, attached.origin))
         return crew
+    check()
     guard.attach(seats_of(crew), known_roles(crew))
     cls: Any = type(unguard(crew))
     object.__setattr__(crew, "__class__", _guarded_class(cls))

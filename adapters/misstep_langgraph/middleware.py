@@ -21,7 +21,7 @@ from misstep_langgraph.in_hand import call_in_hand, in_hand, model_in_hand
 from misstep_langgraph.messages import says_of
 from misstep_langgraph.model import MiddlewareModelSeat
 from misstep_langgraph.place import RUN, Place, place
-from misstep_langgraph.private import resuming, streams
+from misstep_langgraph.private import check, resuming, streams
 from misstep_langgraph.seats import MIDDLEWARE
 from misstep_langgraph.tool import LangChainToolSeat, MiddlewareToolSeat, refusal
 from misstep_langgraph.watcher import Watcher
@@ -37,6 +37,7 @@ class MisstepMiddleware(AgentMiddleware):
 
     def __init__(self, guard: Guard) -> None:
         super().__init__()
+        check()
         guard.attach(MIDDLEWARE)
         self.guard = guard
         self._books = _books.setdefault(guard, _Books())

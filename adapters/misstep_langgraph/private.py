@@ -1,5 +1,5 @@
 """
-What of LangGraph and LangChain is used that they do not promise, in one place.
+What of LangGraph and LangChain is used that they do not promise, in one place, and all that is relied on.
 
 Tried on langchain-core 1.7.2 and 1.8.3, langgraph 1.2.22, langchain 1.4.7.
 """
@@ -7,15 +7,60 @@ Tried on langchain-core 1.7.2 and 1.8.3, langgraph 1.2.22, langchain 1.4.7.
 from __future__ import annotations
 
 import copy
+import functools
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from langchain.agents.middleware import AgentMiddleware, ModelRequest, ToolCallRequest
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.callbacks.manager import BaseRunManager
 from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.runnables.config import var_child_runnable_config
 from langchain_core.tools import BaseTool
 from langchain_core.tracers._streaming import _StreamingCallbackHandler, _V2StreamingCallbackHandler
 from langgraph._internal._constants import CONFIG_KEY_CHECKPOINT_MAP, CONFIG_KEY_RESUMING, CONFIG_KEY_TASK_ID, PUSH
+from langgraph.callbacks import GraphCallbackHandler
+from langgraph.graph.state import CompiledStateGraph
+from langgraph.runtime import Runtime
+from langgraph.types import Interrupt
+
+from misstep.frameworks import needs, rely
+from misstep_langgraph import VERSIONS
+
+_GENERATE = ("messages", "stop", "run_manager")
+_RUN = ("tool_input", "callbacks", "run_id", "config", "tool_call_id")
+_WRAP = ("request", "handler")
+_STARTED = ("serialized", "run_id", "parent_run_id", "metadata")
+
+NEEDS = (
+    *needs(BaseChatModel, _generate_with_cache=_GENERATE, _agenerate_with_cache=_GENERATE),
+    *needs(BaseTool, "_run", run=_RUN, arun=_RUN, _filter_injected_args=("tool_input",)),
+    *needs(BaseRunManager, "handlers", "metadata", "parent_run_id", "run_id"),
+    *needs(BaseCallbackHandler, on_chat_model_start=("messages", *_STARTED), on_tool_start=("input_str", *_STARTED)),
+    *needs(BaseCallbackHandler, on_llm_end=("response", "run_id"), on_tool_end=("output", "run_id")),
+    *needs(BaseCallbackHandler, on_chain_start=_STARTED, on_chain_end=("outputs", "run_id", "parent_run_id")),
+    *needs(GraphCallbackHandler, on_interrupt=("event",)),
+    *needs(AgentMiddleware, wrap_model_call=_WRAP, awrap_model_call=_WRAP),
+    *needs(AgentMiddleware, wrap_tool_call=_WRAP, awrap_tool_call=_WRAP),
+    *needs(ModelRequest, "messages", "model", "override", "system_message", "tools"),
+    *needs(ToolCallRequest, "override", "tool", "tool_call"),
+    *needs(CompiledStateGraph, "channels", "checkpointer", "config", "nodes", copy=("update",)),
+    *needs(CompiledStateGraph, stream=("input", "config"), astream=("input", "config")),
+    *needs(CompiledStateGraph, get_state=("config",), aget_state=("config",)),
+    *needs(CompiledStateGraph, update_state=("config", "values", "as_node")),
+    *needs(CompiledStateGraph, aupdate_state=("config", "values", "as_node")),
+    *needs(Interrupt, "id", "value", "from_ns"),
+    *needs(Runtime, "control"),
+)
+"""What the adapter relies on; private or not, without it a run would be guarded half."""
+
+
+@functools.cache
+def check() -> None:
+    """Before anything is attached, once for all. Raises `ChangedFrameworkError`."""
+    rely("misstep_langgraph", VERSIONS, NEEDS)
+
 
 HANDOFF_DESTINATION = "__handoff_destination"
 """The key in a tool's metadata under which langgraph-supervisor and langgraph-swarm name the agent."""

@@ -50,7 +50,7 @@ def guarded(
     softly and returns what was done; with `on_halt="raise"`, and always inside another graph, `Halted` is raised.
     With a checkpointer of its own the graph can also give the turn to another of its nodes, go back to a checkpoint,
     and, where the guard has no approver, be interrupted with a question that `Command(resume=...)` answers.
-    `graph.last_run` is the id of the run begun last. Raises `AttachError`.
+    `graph.last_run` is the id of the run begun last. Raises `AttachError`, `ChangedFrameworkError`.
     """
     if isinstance(graph, StateGraph):
         graph = graph.compile(**compile_arguments)
@@ -58,6 +58,7 @@ def guarded(
         raise TypeError(f"compile arguments {sorted(compile_arguments)} go with a builder, not with a compiled graph")
     if getattr(graph, "misstep_guard", None) is guard:
         return graph
+    private.check()
     guard.attach(_seats(graph), _agents(graph))
     gate.install()
     copy: Any = graph.copy({})

@@ -262,7 +262,8 @@ def exported(tree: ast.Module) -> list[str]:
 def bound(tree: ast.Module) -> dict[str, str]:
     """The names a module binds at its top, each with the module it was imported from; its own are from nowhere."""
     names: dict[str, str] = {}
-    for node in tree.body:
+    body = itertools.chain.from_iterable(node.body if isinstance(node, ast.With) else [node] for node in tree.body)
+    for node in body:
         if isinstance(node, ast.ImportFrom):
             names |= {alias.asname or alias.name: node.module or "" for alias in node.names}
         elif isinstance(node, ast.ClassDef | ast.FunctionDef):
