@@ -17,7 +17,7 @@ What a walk does not find is patched where it is run within a guarded run, by th
 in `private`. Watching only is `watching`, with `chat`.
 """
 
-from misstep.frameworks import require
+from misstep.frameworks import relying, require
 
 VERSIONS = {
     "autogen-agentchat": ("0.7.5", "0.8"),
@@ -27,8 +27,9 @@ VERSIONS = {
 
 require("misstep_autogen", "autogen", VERSIONS)
 
-from misstep_autogen.attach import guarded, unguard  # noqa: E402 - after the check of versions
-from misstep_autogen.halted import Halted  # noqa: E402
-from misstep_autogen.watching import MisstepInterventionHandler  # noqa: E402
+with relying("misstep_autogen", VERSIONS):
+    from misstep_autogen.attach import guarded, unguard
+    from misstep_autogen.halted import Halted
+    from misstep_autogen.watching import MisstepInterventionHandler
 
 __all__ = ["Halted", "MisstepInterventionHandler", "guarded", "unguard"]

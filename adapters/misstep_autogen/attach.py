@@ -38,14 +38,16 @@ def guarded(team_or_agent: T, guard: Guard, *, on_halt: OnHalt = "return") -> T:
     for as long as that goes on. Of a custom agent the calls its model proposes are judged in the reply, and a refused
     one is taken out of it. One without a model client of its own is seen by its turns only; what it calls past
     AutoGen's tools and model clients nobody judges, and the log says so. On a runtime that was started outside the
-    run, an agent that works in two teams there at once has each turn taken for a run of its own. Raises
-    `AttachError`, `TypeError`.
+    run, an agent that works in two teams there at once has each turn taken for a run of its own.
+
+    Raises `AttachError`, `TypeError`, `ChangedFrameworkError`.
     """
     if not isinstance(team_or_agent, ChatAgent | Team):
         raise TypeError(f"`guarded` takes an AutoGen team or agent, found {type(team_or_agent).__name__}")
     known = patch_of(team_or_agent)
     if known is not None and known.root is not None and known.root.guard is guard:
         return team_or_agent
+    private.check()
     means = means_of(team_or_agent)
     guard.attach(*means)
     unguard(team_or_agent)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from misstep.decisions import Kind, Reroute
@@ -20,13 +21,20 @@ class ManagerPatch(Patch):
     failed speaker for ever, and ends every later run after one turn.
     """
 
-    methods = (*private.CHOOSING, "select_speaker", "update_message_thread")
+    methods = ("select_speaker", "update_message_thread")
 
     def __init__(self, target: Any, team: Any, live: Callable[[], Live | None]) -> None:
         super().__init__(target)
         self._team, self._live = team, live
         self._aside: str | None = None
         """Who was given a turn the team itself would not have given."""
+
+    def apply(self) -> None:
+        """Put the patch in place."""
+        for name in private.CHOOSING:
+            if hasattr(self.target, name):
+                self.put(name, partial(self._choosing, name))
+        super().apply()
 
     async def select_speaker(self, thread: Sequence[Any]) -> Any:
         """The next speaker: whom the guard gives the turn to, for once, else the team's own choice."""
@@ -55,17 +63,11 @@ class ManagerPatch(Patch):
                 return
         await self.original("update_message_thread")(messages)
 
-    async def _transition_to_next_speakers(self, *args: Any) -> None:
-        await self._choosing("_transition_to_next_speakers", args)
-
-    async def _orchestrate_step(self, *args: Any, **kwargs: Any) -> None:
-        await self._choosing("_orchestrate_step", args, kwargs)
-
-    async def _choosing(self, method: str, args: Any, kwargs: Any = None) -> None:
+    async def _choosing(self, method: str, *args: Any, **kwargs: Any) -> None:
         live = self._live()
         if live is None or live.stopping is None:
             try:
-                return await self.original(method)(*args, **(kwargs or {}))
+                return await self.original(method)(*args, **kwargs)
             except Halted:
                 if live is None:
                     raise

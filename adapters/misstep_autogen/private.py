@@ -1,5 +1,7 @@
 """
-Every private attribute of AutoGen that misstep uses, in one place; tried on autogen-agentchat and -core 0.7.5.
+What of AutoGen is used that it does not promise, in one place, and all that is relied on.
+
+Tried on autogen-agentchat and autogen-core 0.7.5.
 
 A class of the user's own need not have any of them: what is not there is not guarded.
 """
@@ -7,24 +9,37 @@ A class of the user's own need not have any of them: what is not there is not gu
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Collection, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
-from autogen_agentchat.agents import AssistantAgent, MessageFilterAgent, SocietyOfMindAgent, UserProxyAgent
+from autogen_agentchat.agents import (
+    AssistantAgent,
+    BaseChatAgent,
+    MessageFilterAgent,
+    SocietyOfMindAgent,
+    UserProxyAgent,
+)
 from autogen_agentchat.base import ChatAgent, Team
 from autogen_agentchat.messages import StopMessage
-from autogen_agentchat.teams import MagenticOneGroupChat
+from autogen_agentchat.teams import BaseGroupChat, MagenticOneGroupChat, SelectorGroupChat
 from autogen_agentchat.teams._group_chat import _events as group_chat
 from autogen_agentchat.teams._group_chat._base_group_chat_manager import BaseGroupChatManager
 from autogen_agentchat.teams._group_chat._chat_agent_container import ChatAgentContainer
 from autogen_agentchat.teams._group_chat._graph._digraph_group_chat import GraphFlowManager
+from autogen_agentchat.teams._group_chat._magentic_one._magentic_one_orchestrator import MagenticOneOrchestrator
 from autogen_agentchat.teams._group_chat._round_robin_group_chat import RoundRobinGroupChatManager
+from autogen_agentchat.teams._group_chat._selector_group_chat import SelectorGroupChatManager
+from autogen_agentchat.tools._task_runner_tool import TaskRunnerTool
+from autogen_core import DefaultInterventionHandler, SingleThreadedAgentRuntime
 from autogen_core.code_executor import CodeExecutor
 from autogen_core.models import ChatCompletionClient
-from autogen_core.tools import Workbench
+from autogen_core.tools import BaseTool, FunctionTool, StaticStreamWorkbench, StaticWorkbench, Workbench
 
 from misstep.arguments import Check, checked_by
+from misstep.frameworks import needs, rely
 from misstep.side_effects import Classified, declared_on
+from misstep_autogen import VERSIONS
 
 GROUP_CHAT = group_chat
 """The messages a team's manager and participants send each other."""
@@ -37,6 +52,49 @@ MANAGER_FACTORY = "_create_group_chat_manager_factory"
 
 CHOOSING = ("_transition_to_next_speakers", "_orchestrate_step")
 """Where a manager gives the next turn; the second is MagenticOne's."""
+
+_TURN = ("messages", "cancellation_token")
+_CALL = ("name", "arguments", "cancellation_token", "call_id")
+_CREATE = ("messages", "tools", "json_output", "cancellation_token")
+
+NEEDS = (
+    *needs(AssistantAgent, MODEL_CLIENT, "_handoff_tools", "_handoffs", "_system_messages", "_tools", "_workbench"),
+    *needs(AssistantAgent, on_messages=_TURN, on_messages_stream=_TURN),
+    *needs(BaseChatAgent, "name", run=("task",), run_stream=("task",)),
+    *needs(SocietyOfMindAgent, MODEL_CLIENT, "_team"),
+    *needs(MessageFilterAgent, "_wrapped_agent"),
+    *needs(BaseGroupChat, MANAGER_FACTORY, "_participants", "_runtime", "_team_id", "load_state", "save_state"),
+    *needs(BaseGroupChat, "_group_chat_manager_name", "_group_chat_manager_topic_type", "name"),
+    *needs(BaseGroupChat, run=("task",), run_stream=("task",)),
+    *needs(BaseGroupChatManager, "_current_turn", "_message_thread", "_name", "_participant_names"),
+    *needs(BaseGroupChatManager, "_signal_termination", "_termination_condition", CHOOSING[0]),
+    *needs(BaseGroupChatManager, select_speaker=("thread",), update_message_thread=("messages",)),
+    *needs(RoundRobinGroupChatManager, "_next_speaker_index"),
+    *needs(SelectorGroupChat, MODEL_CLIENT),
+    *needs(SelectorGroupChatManager, MODEL_CLIENT, "_model_context"),
+    *needs(MagenticOneGroupChat, MODEL_CLIENT),
+    *needs(MagenticOneOrchestrator, MODEL_CLIENT, CHOOSING[1]),
+    *needs(GraphFlowManager, "_ready", "_triggered_activation_groups"),
+    *needs(ChatAgentContainer, "_agent", "_message_buffer"),
+    *needs(SingleThreadedAgentRuntime, "_instantiated_agents"),
+    *needs(StaticWorkbench, "_override_name_to_original", "_tools", call_tool=_CALL),
+    *needs(StaticStreamWorkbench, call_tool_stream=_CALL),
+    *needs(BaseTool, run_json=("args", "cancellation_token", "call_id")),
+    *needs(FunctionTool, "_func"),
+    *needs(TaskRunnerTool, "_task_runner"),
+    *needs(ChatCompletionClient, create=_CREATE, create_stream=_CREATE),
+    *needs(GROUP_CHAT, "GroupChatAgentResponse", "GroupChatMessage", "GroupChatRequestPublish", "GroupChatStart"),
+    *needs(GROUP_CHAT, "GroupChatTeamResponse", "GroupChatTermination"),
+    *needs(DefaultInterventionHandler, on_publish=("message", "message_context")),
+    *needs(DefaultInterventionHandler, on_send=("message", "message_context", "recipient")),
+)
+"""What the adapter relies on of AutoGen's own classes; private or not, without it a run would be guarded half."""
+
+
+@functools.cache
+def check() -> None:
+    """Before anything is attached, once for all. Raises `ChangedFrameworkError`."""
+    rely("misstep_autogen", VERSIONS, NEEDS)
 
 
 def inner(target: Any) -> Iterator[Any]:

@@ -10,7 +10,7 @@ from autogen_core import AgentId, DefaultInterventionHandler, DropMessage, Inter
 
 from misstep.guard import Guard
 from misstep_autogen.chat import Chat
-from misstep_autogen.private import GROUP_CHAT
+from misstep_autogen.private import GROUP_CHAT, check
 
 _CHATS = 1000
 
@@ -31,6 +31,7 @@ class MisstepInterventionHandler(DefaultInterventionHandler):
     """
 
     def __init__(self, guard: Guard, *others: InterventionHandler) -> None:
+        check()
         self.guard = guard
         self.last_run: str | None = None
         """The id of the run begun last."""

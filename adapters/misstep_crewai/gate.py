@@ -24,6 +24,7 @@ from misstep_crewai.halted import Diverted, Halted
 from misstep_crewai.in_hand import has_in_hand, in_hand
 from misstep_crewai.live import Live, lives
 from misstep_crewai.model import Asked, CrewModelSeat, Request
+from misstep_crewai.private import put_gate, take_gate
 
 _changing = threading.Lock()
 _runs = 0
@@ -37,17 +38,14 @@ def standing() -> Iterator[None]:
     with _changing:
         _runs += 1
         if _runs == 1:
-            _bare = BaseLLM.__dict__.get("__getattribute__")
-            BaseLLM.__getattribute__ = _gated(BaseLLM.__getattribute__)
+            _bare = put_gate(_gated)
     try:
         yield
     finally:
         with _changing:
             _runs -= 1
-            if _runs == 0 and _bare is not None:
-                BaseLLM.__getattribute__ = _bare
-            elif _runs == 0:
-                del BaseLLM.__getattribute__
+            if _runs == 0:
+                take_gate(_bare)
 
 
 def _gated(original: Callable[..., Any]) -> Any:

@@ -34,6 +34,7 @@ from misstep.conversation import Said, digest
 from misstep.events import ProposedCall, Role, Tool, Trust
 from misstep.side_effects import Classified, declared_on
 from misstep_crewai.place import Place
+from misstep_crewai.private import function_of
 
 _ROLES: dict[str, Role] = {"system": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
 
@@ -311,4 +312,4 @@ def says_of(tool: Any) -> Classified | None:
     """What a tool's code declares of its effect. CrewAI keeps no hints of an MCP server's."""
     function = getattr(tool, "func", None)
     owner = getattr(function, "__self__", None)  # CrewAI runs a tool by its bound `_run`
-    return declared_on(tool, function, owner, getattr(owner, "func", None), getattr(type(tool), "_run", None))
+    return declared_on(tool, function, owner, getattr(owner, "func", None), function_of(tool))

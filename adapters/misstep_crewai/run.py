@@ -11,7 +11,7 @@ from importlib.metadata import version
 from types import TracebackType
 from typing import Any, Literal
 
-from crewai import Crew, CrewOutput, Task
+from crewai import Crew, CrewOutput
 from crewai.hooks import InterceptionPoint
 
 from misstep.events import Status
@@ -19,7 +19,7 @@ from misstep.guard import Guard
 from misstep_crewai import course, gate
 from misstep_crewai.halted import Halted
 from misstep_crewai.live import Live, live_of
-from misstep_crewai.private import event_scope, restore_event_scope
+from misstep_crewai.private import check, event_scope, put_course, restore_event_scope
 from misstep_crewai.seats import known_roles, seats_of
 from misstep_crewai.tool import ToolHooks
 
@@ -37,7 +37,7 @@ def guarded(crew: Crew, guard: Guard, *, on_halt: OnHalt = "return") -> Crew:
     other crews may share them. A halt ends the run softly and returns a `CrewOutput` of the tasks that were finished,
     its `raw` the last one's or the reason; with `on_halt="raise"`, and always inside another crew under this guard,
     `Halted` is raised. `crew.last_run` is the id of the run begun last; each item of `kickoff_for_each` is a run.
-    Raises `AttachError`, and TypeError for what is no crew.
+    Raises `AttachError`, `ChangedFrameworkError`, and TypeError for what is no crew.
     """
     if not isinstance(crew, Crew):
         raise TypeError(
@@ -48,6 +48,7 @@ def guarded(crew: Crew, guard: Guard, *, on_halt: OnHalt = "return") -> Crew:
     if attached is not None and attached.guard is guard:
         object.__setattr__(crew, "misstep", Attached(guard, on_halt, attached.origin))
         return crew
+    check()
     guard.attach(seats_of(crew), known_roles(crew))
     cls: Any = type(unguard(crew))
     object.__setattr__(crew, "__class__", _guarded_class(cls))
@@ -112,16 +113,6 @@ def _guarded_class(cls: Any) -> Any:
         def replay(self, *args: Any, **kwargs: Any) -> Any:
             return _run(self, super().replay, args, kwargs)
 
-        @functools.wraps(cls._execute_tasks)
-        def _execute_tasks(self, tasks: list[Task], start_index: int | None = 0, was_replayed: bool = False) -> Any:
-            return course.executed(self, super()._execute_tasks, tasks, start_index, was_replayed)
-
-        @functools.wraps(cls._aexecute_tasks)
-        async def _aexecute_tasks(
-            self, tasks: list[Task], start_index: int | None = 0, was_replayed: bool = False
-        ) -> Any:
-            return await course.aexecuted(self, super()._aexecute_tasks, tasks, start_index, was_replayed)
-
         @functools.wraps(cls.kickoff_for_each)
         def kickoff_for_each(self, *args: Any, **kwargs: Any) -> Any:
             with _items(self):
@@ -144,6 +135,7 @@ def _guarded_class(cls: Any) -> Any:
             clone.misstep.origin = self if _items_of.get() is self else None
             return clone
 
+    put_course(Guarded, course.executed, course.aexecuted)
     Guarded.__name__, Guarded.__qualname__, Guarded.__module__ = cls.__name__, cls.__qualname__, cls.__module__
     return Guarded
 

@@ -26,6 +26,7 @@ from misstep.guard import Guard
 from misstep.session import Session
 from misstep_crewai.messages import Piece, key_of, pieces, said
 from misstep_crewai.place import Place
+from misstep_crewai.private import check
 from misstep_crewai.seats import GUARDED
 
 T = TypeVar("T")
@@ -45,6 +46,7 @@ def callbacks(guard: Guard) -> dict[str, Any]:
     A run ends when its kickoff does, completed or failed. For that the crew needs `before_kickoff_callbacks` and
     `after_kickoff_callbacks` beside the other two; with those alone it ends by the guard's own limits.
     """
+    check()
     watch = CrewWatch(guard)
     _watches.add(watch)
     crewai_event_bus.register_handler(CrewKickoffFailedEvent, _failed)

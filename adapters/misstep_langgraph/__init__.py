@@ -1,6 +1,6 @@
 """misstep for LangGraph and LangChain: watch any app, intercept in `create_agent`, guard any graph."""
 
-from misstep.frameworks import require
+from misstep.frameworks import relying, require
 
 VERSIONS = {
     "langchain-core": ("1.7.2", "1.9"),
@@ -11,9 +11,10 @@ VERSIONS = {
 
 require("misstep_langgraph", "langgraph", VERSIONS)
 
-from misstep_langgraph.callback import MisstepCallbackHandler  # noqa: E402 - after the check of versions
-from misstep_langgraph.halted import Halted  # noqa: E402
-from misstep_langgraph.middleware import MisstepMiddleware  # noqa: E402
-from misstep_langgraph.run import guarded, unguard  # noqa: E402
+with relying("misstep_langgraph", VERSIONS):
+    from misstep_langgraph.callback import MisstepCallbackHandler
+    from misstep_langgraph.halted import Halted
+    from misstep_langgraph.middleware import MisstepMiddleware
+    from misstep_langgraph.run import guarded, unguard
 
 __all__ = ["Halted", "MisstepCallbackHandler", "MisstepMiddleware", "guarded", "unguard"]

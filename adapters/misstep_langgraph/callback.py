@@ -10,6 +10,7 @@ from misstep.guard import Guard
 from misstep.session import Session
 from misstep_langgraph import gate
 from misstep_langgraph.place import RUN
+from misstep_langgraph.private import check
 from misstep_langgraph.seats import ENFORCING_HANDLER
 from misstep_langgraph.watcher import Watcher, shielded
 
@@ -24,6 +25,7 @@ class MisstepCallbackHandler(Watcher):
     """
 
     def __init__(self, guard: Guard, *, enforce: bool = False) -> None:
+        check()
         super().__init__(guard, enforcing=enforce)
         if enforce:
             guard.attach(ENFORCING_HANDLER)

@@ -1,18 +1,15 @@
 """
 The gate: model and tool calls anywhere in a guarded run, without touching the user's graph, models or tools.
 
-Installed once, on the classes: `BaseChatModel._generate_with_cache` and `_agenerate_with_cache` (private, as is
-`BaseTool._filter_injected_args`; tried on langchain-core 1.7.2 and 1.8.3), and the public `BaseTool.run` and `arun`.
-It acts only where an enforcing misstep handler is among the callbacks of the call, so an app that is not guarded runs
-the original code. Because callbacks are inherited, it reaches models and tools in closures, sub-graphs and agents
-called as tools.
+Installed once, on the classes: `BaseChatModel._generate_with_cache` and `_agenerate_with_cache`, `BaseTool.run` and
+`arun` (see `private.py`). It acts only where an enforcing misstep handler is among the callbacks of the call, so an
+app that is not guarded runs the original code. Because callbacks are inherited, it reaches models and tools in
+closures, sub-graphs and agents called as tools.
 """
 
 from __future__ import annotations
 
-import copy
 import functools
-import threading
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -22,32 +19,19 @@ from langchain_core.runnables.config import ensure_config
 from langchain_core.tools import BaseTool
 
 from misstep.enact import Rescue, adrive, drive, model_call, tool_call
+from misstep_langgraph import private
 from misstep_langgraph.halted import Halted
 from misstep_langgraph.in_hand import call_in_hand, has_in_hand, in_hand, model_in_hand
 from misstep_langgraph.messages import says_of
 from misstep_langgraph.model import GateModelSeat, model_name
 from misstep_langgraph.place import place
-from misstep_langgraph.streaming import STREAMING, streams
 from misstep_langgraph.tool import LangChainToolSeat, refusal
 from misstep_langgraph.watcher import Watcher
-
-_installing = threading.Lock()
 
 
 def install() -> None:
     """Put the gate in place; doing so again changes nothing."""
-    with _installing:
-        if hasattr(BaseTool.run, "__misstep__"):
-            return
-        for cls, name, gate in (
-            (BaseChatModel, "_generate_with_cache", _gated_generate),
-            (BaseChatModel, "_agenerate_with_cache", _gated_agenerate),
-            (BaseTool, "run", _gated_run),
-            (BaseTool, "arun", _gated_arun),
-        ):
-            gated = gate(getattr(cls, name))
-            gated.__misstep__ = True
-            setattr(cls, name, gated)
+    private.put_gates(_gated_generate, _gated_agenerate, _gated_run, _gated_arun)
 
 
 def _gated_generate(original: Callable[..., Any]) -> Any:
@@ -176,7 +160,7 @@ class _ToolCall:
         """What the model chose: injected state and runtime are not arguments."""
         if not isinstance(self._input, dict):
             return {"input": self._input}
-        return self._tool._filter_injected_args(self._input)
+        return private.chosen(self._tool, self._input)
 
 
 def _halt(reason: str) -> Any:
@@ -186,11 +170,9 @@ def _halt(reason: str) -> Any:
 def _model_seat(watcher: Watcher, model: BaseChatModel, messages: Any, manager: Any, kwargs: Any) -> GateModelSeat:
     """The call in the core's terms; held back from streams by a run manager without streaming handlers."""
     watcher.claim(manager.run_id)
-    streaming = streams(manager)
+    streaming = private.streams(manager)
     if streaming and watcher.guard.holds:
-        manager = copy.copy(manager)
-        manager.handlers = [handler for handler in manager.handlers if not isinstance(handler, STREAMING)]
-        streaming = False
+        manager, streaming = private.unstreamed(manager), False
     return GateModelSeat(
         watcher.session_of(manager.parent_run_id or manager.run_id),
         place(manager.metadata),

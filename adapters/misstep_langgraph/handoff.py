@@ -10,15 +10,14 @@ from typing import Any
 from langchain_core.messages import ToolMessage
 from langgraph.types import Command, Send
 
-_SAYS_SO = "__handoff_destination"
-"""The key in a tool's metadata under which langgraph-supervisor and langgraph-swarm name the agent."""
+from misstep_langgraph.private import HANDOFF_DESTINATION
 
 _BY_NAME = re.compile(r"(?:transfer|hand_?off|delegate|assign)_to_(\w+)")
 
 
 def destination(tool: str, metadata: Mapping[str, Any] | None, agents: Collection[str] | None) -> str | None:
     """The agent a tool hands over to, by its metadata or its name; where `agents` are known, only one of them."""
-    said = (metadata or {}).get(_SAYS_SO)
+    said = (metadata or {}).get(HANDOFF_DESTINATION)
     if said is not None:
         return str(said) if agents is None or said in agents else None
     named = _BY_NAME.fullmatch(tool)

@@ -18,6 +18,7 @@ from misstep.arguments import Check, checked_by
 from misstep.conversation import Said, digest
 from misstep.events import ProposedCall, Role, Tool, Usage
 from misstep.side_effects import Classified, declared_on, hinted
+from misstep_langgraph.private import function_of
 
 _ROLES: dict[str, Role] = {"system": "system", "human": "user", "ai": "assistant", "tool": "tool", "function": "tool"}
 
@@ -143,7 +144,9 @@ def says_of(tool: Any) -> Classified | None:
     """What a tool's code declares of its effect, else what an MCP server hints at (langchain-mcp-adapters 0.3)."""
     if not isinstance(tool, BaseTool):
         return None
-    functions = (tool.func, tool.coroutine) if isinstance(tool, StructuredTool | LangChainTool) else (tool._run,)
+    functions = (
+        (tool.func, tool.coroutine) if isinstance(tool, StructuredTool | LangChainTool) else (function_of(tool),)
+    )
     return declared_on(tool, *functions) or hinted(tool.metadata)
 
 

@@ -11,7 +11,6 @@ from typing import Any, cast
 
 from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse, ToolCallRequest
 from langchain_core.runnables import RunnableConfig
-from langgraph._internal._constants import CONFIG_KEY_RESUMING
 from langgraph.config import get_config
 from langgraph.runtime import get_runtime
 
@@ -22,8 +21,8 @@ from misstep_langgraph.in_hand import call_in_hand, in_hand, model_in_hand
 from misstep_langgraph.messages import says_of
 from misstep_langgraph.model import MiddlewareModelSeat
 from misstep_langgraph.place import RUN, Place, place
+from misstep_langgraph.private import check, resuming, streams
 from misstep_langgraph.seats import MIDDLEWARE
-from misstep_langgraph.streaming import streams
 from misstep_langgraph.tool import LangChainToolSeat, MiddlewareToolSeat, refusal
 from misstep_langgraph.watcher import Watcher
 
@@ -38,6 +37,7 @@ class MisstepMiddleware(AgentMiddleware):
 
     def __init__(self, guard: Guard) -> None:
         super().__init__()
+        check()
         guard.attach(MIDDLEWARE)
         self.guard = guard
         self._books = _books.setdefault(guard, _Books())
@@ -138,7 +138,7 @@ class MisstepMiddleware(AgentMiddleware):
             seats=MIDDLEWARE,
             framework="langchain",
             thread=thread,
-            resumes=bool(configurable.get(CONFIG_KEY_RESUMING)),
+            resumes=resuming(configurable),
         )
         books.add(control, thread, session.run.id)
         return session

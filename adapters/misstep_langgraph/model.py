@@ -30,7 +30,8 @@ from misstep_langgraph.messages import (
     words,
 )
 from misstep_langgraph.onward import origins_of
-from misstep_langgraph.place import Place, outermost_checkpoint
+from misstep_langgraph.place import Place
+from misstep_langgraph.private import outermost_checkpoint
 from misstep_langgraph.signals import Diverted
 
 _batches = itertools.count()

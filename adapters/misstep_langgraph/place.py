@@ -6,9 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from langchain_core.runnables.config import var_child_runnable_config
-from langgraph._internal._constants import CONFIG_KEY_CHECKPOINT_MAP
-
 RUN = "misstep_run"
 """The metadata key under which the run seat, or a user, names the run."""
 
@@ -34,10 +31,3 @@ def place(metadata: Mapping[str, Any] | None) -> Place:
     scope = path.rpartition("|")[0]
     agent = str(metadata.get("lc_agent_name") or metadata.get("langgraph_node") or "agent")
     return Place(agent, f"{scope}/{agent}" if scope else agent, scope, path)
-
-
-def outermost_checkpoint() -> str | None:
-    """The checkpoint of the outermost graph that the task at work goes out from; None without a checkpointer."""
-    config = var_child_runnable_config.get() or {}
-    checkpoints = config.get("configurable", {}).get(CONFIG_KEY_CHECKPOINT_MAP) or {}
-    return checkpoints.get("")

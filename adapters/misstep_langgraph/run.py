@@ -11,7 +11,6 @@ from uuid import UUID
 
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import ensure_config, merge_configs
-from langgraph._internal._constants import CONFIG_KEY_TASK_ID, PUSH
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph import START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
@@ -23,7 +22,7 @@ from misstep.events import Status
 from misstep.guard import Guard
 from misstep.seats import Seats
 from misstep.session import Session
-from misstep_langgraph import gate
+from misstep_langgraph import gate, private
 from misstep_langgraph.halted import Halted
 from misstep_langgraph.onward import Step, Steps, Way, addressed, aperform, perform, rerouted, rolled_back, without_us
 from misstep_langgraph.place import RUN
@@ -51,7 +50,7 @@ def guarded(
     softly and returns what was done; with `on_halt="raise"`, and always inside another graph, `Halted` is raised.
     With a checkpointer of its own the graph can also give the turn to another of its nodes, go back to a checkpoint,
     and, where the guard has no approver, be interrupted with a question that `Command(resume=...)` answers.
-    `graph.last_run` is the id of the run begun last. Raises `AttachError`.
+    `graph.last_run` is the id of the run begun last. Raises `AttachError`, `ChangedFrameworkError`.
     """
     if isinstance(graph, StateGraph):
         graph = graph.compile(**compile_arguments)
@@ -59,6 +58,7 @@ def guarded(
         raise TypeError(f"compile arguments {sorted(compile_arguments)} go with a builder, not with a compiled graph")
     if getattr(graph, "misstep_guard", None) is guard:
         return graph
+    private.check()
     guard.attach(seats_of(graph), _agents(graph))
     gate.install()
     copy: Any = graph.copy({})
@@ -139,8 +139,7 @@ class RunWatcher(Watcher):
         """Where nobody else was named who is asked, a question interrupts the graph."""
         seats = self.session.seats
         if self.guard.approver is None and seats is not None and seats.pauses:
-            path = (metadata or {}).get("langgraph_path") or ("",)
-            seat.may_pause(alone=path[0] == PUSH)
+            seat.may_pause(alone=private.sent(metadata or {}))
         return seat
 
 
@@ -166,7 +165,7 @@ class RunSeat:
     def _enter(self) -> None:
         ambient = ensure_config(merge_configs(self._graph.config, self._config))
         configurable = ambient.get("configurable", {})
-        self._nested = CONFIG_KEY_TASK_ID in configurable
+        self._nested = private.nested(configurable)
         handlers = getattr(ambient.get("callbacks"), "handlers", ambient.get("callbacks")) or ()
         if any(isinstance(each, Watcher) and each.enforcing and each.guard is self._guard for each in handlers):
             return

@@ -4,6 +4,7 @@ from misstep.anomalies import Anomaly
 from misstep.approval import Answer, Approver, Question
 from misstep.errors import (
     AttachError,
+    ChangedFrameworkError,
     Halted,
     JournalError,
     MissingExtraError,
@@ -31,6 +32,7 @@ __all__ = [
     "Approver",
     "AttachError",
     "Category",
+    "ChangedFrameworkError",
     "Guard",
     "Halted",
     "Journal",

@@ -13,7 +13,7 @@ import typer
 
 from misstep.analysis import Analyzed, NotRead, analyze
 from misstep.decisions import Kind
-from misstep.errors import MissingExtraError, PolicyError, UnsupportedVersionError
+from misstep.errors import ChangedFrameworkError, MissingExtraError, PolicyError, UnsupportedVersionError
 from misstep.frameworks import UntriedVersionWarning
 from misstep.policy import Policy, load_policy, schema, starter
 from misstep.redact import printable
@@ -159,7 +159,7 @@ def _seats(adapter: Adapter) -> list[Seats]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UntriedVersionWarning)  # no part of what the adapter says of itself
             module = importlib.import_module(f"misstep_{adapter}.seats")
-    except (MissingExtraError, UnsupportedVersionError) as error:
+    except (ChangedFrameworkError, MissingExtraError, UnsupportedVersionError) as error:
         _stop(f"what `{adapter}` can enact is not known here: {error}", 2)
     return [seats for seats in vars(module).values() if isinstance(seats, Seats)]
 

@@ -7,7 +7,8 @@ MisstepError
 ├── TraceError(ValueError)           a saved trace that cannot be read: code, where, what to do
 ├── MissingExtraError(ImportError)   an adapter whose framework is not installed
 ├── UnsupportedVersionError(ImportError)   a framework older than what was tried
-├── VerificationError(RuntimeError) an app that cannot be verified now
+├── VerificationError(RuntimeError)  an app that cannot be verified now
+├── ChangedFrameworkError(ImportError)     a framework that lacks what an adapter relies on
 ├── JournalError(OSError)            a journal that cannot be read or written
 ├── ToolTimeout(TimeoutError)        a tool that did not answer within the policy's deadline; never leaves a seat
 └── Signal                           how a seat leaves the flow of its framework
@@ -17,7 +18,7 @@ MisstepError
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -86,6 +87,26 @@ class UnsupportedVersionError(MisstepError, ImportError):
 
 class VerificationError(MisstepError, RuntimeError):
     """An app cannot be verified as things are: the message says why, and when it can."""
+
+
+class ChangedFrameworkError(MisstepError, ImportError):
+    """
+    A framework is not what an adapter relies on, so that it would be guarded half; nothing was attached.
+
+    `missing` lists what is not there, `found` the versions that are installed, by distribution; `tried` maps each to
+    (oldest that works, first untried).
+    """
+
+    def __init__(
+        self, adapter: str, missing: Sequence[str], found: Mapping[str, str], tried: Mapping[str, tuple[str, str]]
+    ) -> None:
+        self.missing, self.found, self.tried = tuple(missing), dict(found), dict(tried)
+        installed = ", ".join(f"{name} {version}" for name, version in found.items())
+        bounds = " ".join(f"'{name}>={oldest},<{untried}'" for name, (oldest, untried) in tried.items())
+        super().__init__(
+            f"`{adapter}` does not work with what is installed ({installed}): it relies on {', '.join(missing)}. "
+            f"Nothing was attached. Install what it was tried on, pip install {bounds}, or a newer misstep"
+        )
 
 
 class JournalError(MisstepError, OSError):

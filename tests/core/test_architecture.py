@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import itertools
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -149,6 +150,88 @@ def test_adapters_know_their_own_framework_only(adapter: Path) -> None:
     assert not strangers
 
 
+def private(name: str) -> bool:
+    """Whether a name is one its owner promises nothing of; `__init__` and its like belong to the language."""
+    return name.startswith("_") and name.strip("_") != "" and not (name.startswith("__") and name.endswith("__"))
+
+
+def used_privately(tree: ast.Module, frameworks: set[str]) -> Iterator[tuple[int, str]]:
+    """
+    Each private thing of others' that a file touches, with its line: a private name imported, read from an object
+    other than `self`, or written as a string (for `getattr`), and an attribute put on a framework's class.
+    """
+    theirs = {
+        alias.asname or alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in frameworks
+        for alias in node.names
+    }
+    slots = {id(each) for node in ast.walk(tree) if named(node, "__slots__") for each in ast.walk(node)}
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import():
+                found = [alias.name for alias in node.names if any(map(private, alias.name.split(".")))]
+            case ast.ImportFrom():
+                dotted = [f"{node.module}.{alias.name}" for alias in node.names]
+                found = [name for name in dotted if any(map(private, name.split(".")))]
+            case ast.Attribute(value=ast.Name(id="self" | "cls")):
+                found = []
+            case ast.Attribute(value=ast.Name(id=owner), ctx=ast.Store() | ast.Del()) if owner in theirs:
+                found = [ast.unparse(node)]
+            case ast.Call(func=ast.Name(id="setattr" | "delattr"), args=[ast.Name(id=owner), *_]) if owner in theirs:
+                found = [ast.unparse(node)]
+            case ast.Attribute() if private(node.attr):
+                found = [ast.unparse(node)]
+            case ast.Constant(value=str(text)) if text.isidentifier() and private(text) and id(node) not in slots:
+                found = [repr(text)]
+            case _:
+                found = []
+        yield from ((node.lineno, each) for each in found)
+
+
+def named(node: ast.AST, name: str) -> bool:
+    """Whether a statement gives a name its value."""
+    return isinstance(node, ast.Assign) and any(isinstance(to, ast.Name) and to.id == name for to in node.targets)
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS, ids=lambda path: path.name)
+def test_what_is_private_of_a_framework_stands_in_one_file(adapter: Path) -> None:
+    """Only an adapter's `private.py` touches what its framework does not promise; that file says where it was tried."""
+    found = [
+        f"{file.name}:{line}: {what}"
+        for file in sorted(adapter.rglob("*.py"))
+        if file.name != "private.py"
+        for line, what in used_privately(ast.parse(file.read_text(encoding="utf-8")), FRAMEWORKS[adapter.name])
+    ]
+    assert not found
+    own = ast.parse((adapter / "private.py").read_text(encoding="utf-8"))
+    assert list(used_privately(own, FRAMEWORKS[adapter.name]))
+    assert re.search(r"[Tt]ried on .*\d+\.\d+\.\d+", ast.get_docstring(own) or "")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from crewai._x import y",
+        "from crewai.x import _y",
+        "import crewai.x._y",
+        "agent._model",
+        "super()._execute_tasks()",
+        "getattr(agent, '_model', None)",
+        "BaseLLM.call = gated",
+        "del BaseLLM.call",
+        "setattr(BaseLLM, name, gated)",
+        "self.agent._model",
+    ],
+)
+def test_a_private_name_is_found_however_it_is_written(line: str) -> None:
+    """The rule above sees imports, attributes, strings and patched classes; what an object keeps itself is its own."""
+    begun = "from crewai.llms.base_llm import BaseLLM\n"
+    assert [at for at, _ in used_privately(ast.parse(begun + line), {"crewai"})] == [2]
+    own = "class A:\n    __slots__ = ('_a',)\n    def f(self):\n        self._a = len(self.__dict__)\n"
+    assert not list(used_privately(ast.parse(begun + own), {"crewai"}))
+
+
 @pytest.mark.parametrize("name", OPTIONAL)
 def test_optional_parts_stand_on_the_core(name: str) -> None:
     """A part round the core imports misstep and its own library, no adapter and no framework."""
@@ -179,7 +262,8 @@ def exported(tree: ast.Module) -> list[str]:
 def bound(tree: ast.Module) -> dict[str, str]:
     """The names a module binds at its top, each with the module it was imported from; its own are from nowhere."""
     names: dict[str, str] = {}
-    for node in tree.body:
+    body = itertools.chain.from_iterable(node.body if isinstance(node, ast.With) else [node] for node in tree.body)
+    for node in body:
         if isinstance(node, ast.ImportFrom):
             names |= {alias.asname or alias.name: node.module or "" for alias in node.names}
         elif isinstance(node, ast.ClassDef | ast.FunctionDef):

@@ -8,8 +8,8 @@ import warnings
 
 import pytest
 
-from misstep import MissingExtraError, UnsupportedVersionError
-from misstep.frameworks import UntriedVersionWarning, require
+from misstep import ChangedFrameworkError, MissingExtraError, UnsupportedVersionError
+from misstep.frameworks import UntriedVersionWarning, needs, rely, relying, require
 
 
 def test_a_missing_framework_names_the_extra_to_install() -> None:
@@ -60,3 +60,49 @@ def test_an_adapter_without_its_framework_says_so_on_import(adapter: str) -> Non
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=50)
     assert done.returncode == 1
     assert f"pip install 'misstep[{adapter}]'" in done.stderr.splitlines()[-1]
+
+
+class Framework:
+    """A class of a framework, with each kind of thing an adapter may rely on."""
+
+    declared: int
+
+    def __init__(self) -> None:
+        self._kept = 1
+
+    def method(self, first: int, *, second: int = 0) -> None:
+        """Take two things."""
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "there"),
+    [
+        ("declared", (), True),
+        ("_kept", (), True),
+        ("method", (), True),
+        ("method", ("first", "second"), True),
+        ("method", ("first", "third"), False),
+        ("_lost", (), False),
+        ("_lost", ("first",), False),
+        ("_kept", ("first",), False),
+    ],
+)
+def test_what_an_adapter_relies_on_is_looked_for(name: str, parameters: tuple[str, ...], there: bool) -> None:
+    """Fields, attributes that `__init__` sets and methods with their parameters are found; what is missing is named."""
+    (need,) = needs(Framework, name) if not parameters else needs(Framework, **{name: parameters})
+    if there:
+        rely("misstep_x", {"pytest": ("1.0", "100")}, [need])
+        return
+    with pytest.raises(ChangedFrameworkError, match=rf"`misstep_x` .*pytest \d.*`Framework\.{name}") as caught:
+        rely("misstep_x", {"pytest": ("1.0", "100")}, [need])
+    assert caught.value.missing == (str(need),)
+
+
+def test_an_import_that_fails_is_put_down_to_the_framework() -> None:
+    """What an adapter's own imports raise is put down to the framework having changed; our own errors stay."""
+    tried = {"pytest": ("1.0", "100")}
+    said = r"no_such_name.*pip install 'pytest>=1\.0,<100'"
+    with pytest.raises(ChangedFrameworkError, match=said), relying("misstep_x", tried):
+        raise ImportError("cannot import name 'no_such_name'")
+    with pytest.raises(MissingExtraError), relying("misstep_x", tried):
+        raise MissingExtraError("misstep_x", "x", "y")
