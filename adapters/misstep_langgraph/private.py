@@ -65,6 +65,12 @@ def check() -> None:
 HANDOFF_DESTINATION = "__handoff_destination"
 """The key in a tool's metadata under which langgraph-supervisor and langgraph-swarm name the agent."""
 
+CHAT = ("_generate", "_agenerate", "_stream", "_astream")
+COMPLETION = ("_generate", "_agenerate")
+TOOL = ("_run", "_arun")
+RETRIEVER = ("_get_relevant_documents", "_aget_relevant_documents")
+"""The methods in which models, tools and retrievers of any class do their work, each with its async twin."""
+
 _STREAMING = (_StreamingCallbackHandler, _V2StreamingCallbackHandler)
 """Handlers for whose sake a model is streamed."""
 

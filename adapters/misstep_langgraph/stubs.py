@@ -18,6 +18,7 @@ from langchain_core.tools import BaseTool
 
 from misstep.testing import AskAll, Say
 from misstep.verification import Canary, Offer
+from misstep_langgraph import private
 from misstep_langgraph.messages import declared, words
 from misstep_langgraph.place import place
 
@@ -49,14 +50,14 @@ def stubbed(canary: Canary, leads: Mapping[str, str]) -> Iterator[None]:
 def _stubs(canary: Canary, leads: Mapping[str, str]) -> Iterator[Stub]:
     """What classes define themselves is replaced, so that all that LangChain puts round it is the real thing."""
     chat = _Chat(canary, leads)
-    for cls in _all(BaseChatModel):
-        yield from ((cls, name, getattr(chat, name)) for name in ("_generate", "_agenerate", "_stream", "_astream"))
-    for cls in _all(BaseLLM):
-        yield from ((cls, "_generate", chat.complete), (cls, "_agenerate", chat.acomplete))
-    for cls in _all(BaseTool):
-        yield from ((cls, "_run", _tool(canary)), (cls, "_arun", _atool(canary)))
-    for cls in _all(BaseRetriever):
-        yield from ((cls, "_get_relevant_documents", _nothing), (cls, "_aget_relevant_documents", _anothing))
+    methods: tuple[tuple[Any, tuple[str, ...], tuple[Callable[[Any], Any], ...]], ...] = (
+        (BaseChatModel, private.CHAT, (chat.generate, chat.agenerate, chat.stream, chat.astream)),
+        (BaseLLM, private.COMPLETION, (chat.complete, chat.acomplete)),
+        (BaseTool, private.TOOL, (_tool(canary), _atool(canary))),
+        (BaseRetriever, private.RETRIEVER, (_nothing, _anothing)),
+    )
+    for base, names, stubs in methods:
+        yield from ((cls, name, stub) for cls in _all(base) for name, stub in zip(names, stubs, strict=True))
 
 
 def _all(cls: type) -> Iterator[type]:
@@ -67,37 +68,45 @@ def _all(cls: type) -> Iterator[type]:
 
 
 class _Chat:
-    """Makes functions that stand in for the methods of a model's class of the same names."""
+    """Makes functions that stand in for the methods of a model's class."""
 
     def __init__(self, canary: Canary, leads: Mapping[str, str]) -> None:
         self._canary, self._leads = canary, leads
 
-    def _generate(self, original: Any) -> Any:
+    def generate(self, original: Any) -> Any:
+        """In the place of a chat model's own method."""
+
         def generate(model: Any, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> Any:
             return ChatResult(generations=[ChatGeneration(message=self._answer(messages, run_manager, kwargs))])
 
         return generate
 
-    def _agenerate(self, original: Any) -> Any:
+    def agenerate(self, original: Any) -> Any:
+        """In the place of a chat model's own method, in async code."""
+
         async def agenerate(model: Any, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> Any:
             return ChatResult(generations=[ChatGeneration(message=self._answer(messages, run_manager, kwargs))])
 
         return agenerate
 
-    def _stream(self, original: Any) -> Any:
+    def stream(self, original: Any) -> Any:
+        """In the place of a chat model's own stream."""
+
         def stream(model: Any, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> Any:
             yield ChatGenerationChunk(message=_chunk(self._answer(messages, run_manager, kwargs)))
 
         return stream
 
-    def _astream(self, original: Any) -> Any:
+    def astream(self, original: Any) -> Any:
+        """In the place of a chat model's own stream, in async code."""
+
         async def astream(model: Any, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> Any:
             yield ChatGenerationChunk(message=_chunk(self._answer(messages, run_manager, kwargs)))
 
         return astream
 
     def complete(self, original: Any) -> Any:
-        """In the place of a completion model's `_generate`."""
+        """In the place of a completion model's own method."""
 
         def generate(model: Any, prompts: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> Any:
             return self._completed(prompts, run_manager)
@@ -105,7 +114,7 @@ class _Chat:
         return generate
 
     def acomplete(self, original: Any) -> Any:
-        """In the place of a completion model's `_agenerate`."""
+        """In the place of a completion model's own method, in async code."""
 
         async def agenerate(model: Any, prompts: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> Any:
             return self._completed(prompts, run_manager)

@@ -12,6 +12,8 @@ from langchain_core.tools import BaseTool
 from langgraph.prebuilt import ToolNode
 from langgraph.pregel import Pregel
 
+from misstep_langgraph.private import function_of
+
 T = TypeVar("T")
 
 _DEEP = 12
@@ -78,7 +80,7 @@ def _parts(thing: Any) -> Iterator[Any]:
         case Pregel():
             yield from (node.bound for node in thing.nodes.values())
         case BaseTool():
-            yield from (getattr(thing, "func", None), getattr(thing, "coroutine", None), type(thing)._run)
+            yield from (getattr(thing, "func", None), getattr(thing, "coroutine", None), function_of(thing))
             yield [value for value in vars(thing).values() if isinstance(value, Runnable)]
         case RunnableSerializable():
             yield from vars(thing).values()
