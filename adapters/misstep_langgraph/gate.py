@@ -10,7 +10,6 @@ called as tools.
 
 from __future__ import annotations
 
-import copy
 import functools
 import threading
 import uuid
@@ -27,7 +26,7 @@ from misstep_langgraph.in_hand import call_in_hand, has_in_hand, in_hand, model_
 from misstep_langgraph.messages import says_of
 from misstep_langgraph.model import GateModelSeat, model_name
 from misstep_langgraph.place import place
-from misstep_langgraph.streaming import STREAMING, streams
+from misstep_langgraph.streaming import streams, without_listeners
 from misstep_langgraph.tool import LangChainToolSeat, refusal
 from misstep_langgraph.watcher import Watcher
 
@@ -184,21 +183,18 @@ def _halt(reason: str) -> Any:
 
 
 def _model_seat(watcher: Watcher, model: BaseChatModel, messages: Any, manager: Any, kwargs: Any) -> GateModelSeat:
-    """The call in the core's terms; held back from streams by a run manager without streaming handlers."""
+    """The call in the core's terms; nobody who streams hears of one that is held back."""
     watcher.claim(manager.run_id)
-    streaming = streams(manager)
-    if streaming and watcher.guard.holds:
-        manager = copy.copy(manager)
-        manager.handlers = [handler for handler in manager.handlers if not isinstance(handler, STREAMING)]
-        streaming = False
+    hold, streaming = watcher.guard.holds, streams(manager)
     return GateModelSeat(
         watcher.session_of(manager.parent_run_id or manager.run_id),
         place(manager.metadata),
         model_name(model),
         messages,
         kwargs.get("tools") or (),
-        manager,
+        without_listeners(manager) if hold and streaming else manager,
         model,
+        hold=hold,
         streaming=streaming,
     )
 
