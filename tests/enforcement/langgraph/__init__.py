@@ -1,7 +1,8 @@
-"""The enforcement paths of LangGraph and LangChain."""
+"""The enforcement paths of LangGraph and LangChain, each with its proof."""
 
 from __future__ import annotations
 
+from tests.enforcement.langgraph import runs
 from tests.enforcement.langgraph.paths import LANGGRAPH
 
-__all__ = ["LANGGRAPH"]
+__all__ = ["LANGGRAPH", "runs"]
