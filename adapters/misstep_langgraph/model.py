@@ -56,7 +56,7 @@ class ModelCall:
         self._again = False
 
     def _next(self, model: Any) -> Any:
-        """The model to ask: of what is held back it tells no tokens, of what was thrown away its cache gives nothing."""
+        """The model to ask: one held back tells no tokens, and what was thrown away comes from no cache."""
         fields: dict[str, Any] = {}
         if self._hold:
             fields["disable_streaming"] = True
