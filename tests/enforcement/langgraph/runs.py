@@ -11,7 +11,7 @@ from langchain_core.runnables import RunnableLambda
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.errors import GraphRecursionError
 
-from misstep.testing import Ask, Say, Script
+from misstep.testing import Say, Script
 from misstep_langgraph import guarded
 from tests.conformance.host import World
 from tests.enforcement.langgraph.apps import (
@@ -20,10 +20,9 @@ from tests.enforcement.langgraph.apps import (
     acting,
     bad,
     builder,
-    by_guarded,
-    by_middleware,
     calls,
     good,
+    node,
     only_good,
     refusing,
     resampling,
@@ -169,16 +168,6 @@ def no_model() -> None:
     made_up = AIMessage("", tool_calls=[{"name": "act", "args": {"q": q}, "id": q} for q in ("bad", "good")])
     app = guarded(builder(Script(Say("done")), acting(world)), refusing())
     guarded_node = app.builder.nodes["tools"].runnable
-    alone = guarded(_only(guarded_node), refusing())
-    alone.invoke({"messages": [made_up]})
+    guarded(node(guarded_node), refusing()).invoke({"messages": [made_up]})
     app.invoke({"messages": [*TASK["messages"], made_up]})
     assert world.done == ["good"]
-
-
-def _only(tools: Any) -> Any:
-    from tests.enforcement.langgraph.apps import node
-
-    return node(tools)
-
-
-_ = (Ask, by_guarded, by_middleware)
