@@ -17,7 +17,7 @@ from langgraph.prebuilt import ToolNode, tools_condition
 from misstep import Guard
 from misstep.decisions import Kind
 from misstep.events import ModelResponded, ToolRequested
-from misstep.testing import Ask, Say, Script, Step
+from misstep.testing import Ask, Reply, Say, Script
 from misstep_langgraph import MisstepMiddleware, guarded
 from misstep_langgraph.messages import words
 from misstep_langgraph.testing import ScriptedChatModel
@@ -41,17 +41,21 @@ def refusing(**fields: Any) -> Guard:
     return guarding(finds(ToolRequested, bad_call), {"refuse": 99}, **fields)
 
 
-def resampling(*, hold: bool = True) -> Guard:
-    """A guard that has a bad reply sampled again."""
-    return holding(guarding(finds(ModelResponded, bad_reply), {"retry": 9}), hold=hold)
+def resampling() -> Guard:
+    """A guard that has a bad reply sampled again, and holds replies back from streams until then."""
+    return ruled(guarding(finds(ModelResponded, bad_reply), {"retry": 9}), output="hold")
 
 
-def holding(guard: Guard, *, hold: bool = True) -> Guard:
-    """The guard, its replies held back from streams until they are accepted."""
-    rules = {
-        type_: rule.model_copy(update={"output": "hold" if hold else "pass"})
-        for type_, rule in guard.policy.rules.items()
-    }
+def failing_closed(rule: Any, *ladder: Any, **fields: Any) -> Guard:
+    """A guard with that one rule and this ladder, which refuses what it cannot check."""
+    guard = ruled(guarding(rule, *ladder, **fields), on_guard_failure="closed")
+    guard.strict = False
+    return guard
+
+
+def ruled(guard: Guard, **fields: Any) -> Guard:
+    """The guard, its rules with these fields."""
+    rules = {type_: rule.model_copy(update=fields) for type_, rule in guard.policy.rules.items()}
     guard.reload(guard.policy.model_copy(update={"rules": rules}))
     return guard
 
@@ -66,9 +70,19 @@ def good(id: str = "b") -> Ask:  # noqa: A002 - as in `Ask`
     return Ask("act", {"q": "good"}, id=id)
 
 
-def calls(*more: Step) -> Script:
-    """The bad call, then the good one, then an answer."""
-    return Script(bad(), good(), *(more or (Say("all done"),)))
+def calls() -> Script:
+    """In every run the bad call, then the good one, then an answer."""
+    return repeating(bad(), good(), Say("all done"))
+
+
+def repeating(*replies: Reply) -> Script:
+    """The replies one after another, in every run of `TASK` from the first."""
+
+    def reply(told: Sequence[str]) -> Reply:
+        since = len(told) - 1 - max(place for place, text in enumerate(told) if text == "go")
+        return replies[min(since // 2, len(replies) - 1)]
+
+    return Script(reply)
 
 
 def acting(world: World, *names: str) -> list[Any]:

@@ -30,10 +30,10 @@ from tests.enforcement.langgraph.apps import (
     by_middleware,
     calls,
     good,
-    holding,
     only_good,
     played,
     refusing,
+    ruled,
     texts,
 )
 from tests.enforcement.langgraph.paths import LANGGRAPH
@@ -77,7 +77,7 @@ def card_in_history() -> None:
 def raw_words() -> None:
     """What a stream shows of a reply that is rewritten are the new words alone."""
     for attach in BOTH:
-        guard = holding(guarding(finds(ModelResponded, bad_reply, rewrite="kind words"), "rewrite"))
+        guard = ruled(guarding(finds(ModelResponded, bad_reply, rewrite="kind words"), "rewrite"), output="hold")
         app = attach(Script(Say("bad SECRET words")), [], guard)
         shown = str(list(app.stream(TASK, stream_mode=["messages", "values", "updates", "debug"])))
         assert "SECRET" not in shown, attach
