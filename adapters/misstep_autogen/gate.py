@@ -8,7 +8,6 @@ on an object that has no patch yet; it is let go once no run of that guarded obj
 from __future__ import annotations
 
 import contextvars
-import copy
 import functools
 import inspect
 import threading
@@ -27,6 +26,7 @@ from autogen_agentchat.agents import (
 from autogen_agentchat.teams import BaseGroupChat
 from autogen_core.tools import FunctionTool
 
+from misstep_autogen import private
 from misstep_autogen.live import Root, shielded
 from misstep_autogen.patch import patch_of
 from misstep_autogen.place import here, joined
@@ -114,10 +114,7 @@ def _in_context(original: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(original)
     async def run(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if here() is None or inspect.iscoroutinefunction(self._func):
-            return await original(self, *args, **kwargs)
-        inside = copy.copy(self)
-        inside._func = functools.partial(contextvars.copy_context().run, self._func)
+        inside = self if here() is None else private.in_context(self, contextvars.copy_context())
         return await original(inside, *args, **kwargs)
 
     return run

@@ -8,8 +8,10 @@ A class of the user's own need not have any of them: what is not there is not gu
 
 from __future__ import annotations
 
+import contextvars
 import copy
 import functools
+import inspect
 from collections.abc import Collection, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
@@ -168,6 +170,15 @@ def says_of(workbench: Any, name: str) -> Classified | None:
     original = getattr(workbench, "_override_name_to_original", {}).get(name, name)
     tool = next((each for each in getattr(workbench, "_tools", ()) if each.name == original), None)
     return None if tool is None else declared_on(tool, getattr(tool, "_func", None), type(tool).run)
+
+
+def in_context(tool: Any, context: contextvars.Context) -> Any:
+    """A function's tool whose thread, if it is run in one, has that context; AutoGen gives it none."""
+    if inspect.iscoroutinefunction(tool._func):
+        return tool
+    inside = copy.copy(tool)
+    inside._func = functools.partial(context.run, tool._func)
+    return inside
 
 
 def parts(target: Any) -> Iterator[Any]:

@@ -168,19 +168,18 @@ def _halt(reason: str) -> Any:
 
 
 def _model_seat(watcher: Watcher, model: BaseChatModel, messages: Any, manager: Any, kwargs: Any) -> GateModelSeat:
-    """The call in the core's terms; held back from streams by a run manager without streaming handlers."""
+    """The call in the core's terms; nobody who streams hears of one that is held back."""
     watcher.claim(manager.run_id)
-    streaming = private.streams(manager)
-    if streaming and watcher.guard.holds:
-        manager, streaming = private.unstreamed(manager), False
+    hold, streaming = watcher.guard.holds, private.streams(manager)
     return GateModelSeat(
         watcher.session_of(manager.parent_run_id or manager.run_id),
         place(manager.metadata),
         model_name(model),
         messages,
         kwargs.get("tools") or (),
-        manager,
+        private.unstreamed(manager) if hold and streaming else manager,
         model,
+        hold=hold,
         streaming=streaming,
     )
 

@@ -21,7 +21,7 @@ from misstep_langgraph.in_hand import call_in_hand, in_hand, model_in_hand
 from misstep_langgraph.messages import says_of
 from misstep_langgraph.model import MiddlewareModelSeat
 from misstep_langgraph.place import RUN, Place, place
-from misstep_langgraph.private import check, resuming, streams
+from misstep_langgraph.private import check, held_back, resuming, streams
 from misstep_langgraph.seats import MIDDLEWARE
 from misstep_langgraph.tool import LangChainToolSeat, MiddlewareToolSeat, refusal
 from misstep_langgraph.watcher import Watcher
@@ -50,13 +50,13 @@ class MisstepMiddleware(AgentMiddleware):
     def wrap_model_call(self, request: ModelRequest, handler: Callable[[ModelRequest], Any]) -> Any:
         """One model call."""
         config, where = _here()
-        with in_hand(self.guard, model_in_hand(where.scope)):
+        with in_hand(self.guard, model_in_hand(where.scope)), held_back(config, hold=self.guard.holds):
             return drive(self.guard, self._model_steps(request, config, where), handler, Rescue(request))
 
     async def awrap_model_call(self, request: ModelRequest, handler: Callable[[ModelRequest], Awaitable[Any]]) -> Any:
         """One model call."""
         config, where = _here()
-        with in_hand(self.guard, model_in_hand(where.scope)):
+        with in_hand(self.guard, model_in_hand(where.scope)), held_back(config, hold=self.guard.holds):
             return await adrive(self.guard, self._model_steps(request, config, where), handler, Rescue(request))
 
     def wrap_tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Any]) -> Any:

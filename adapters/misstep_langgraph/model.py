@@ -47,11 +47,24 @@ class Declared:
 class ModelCall:
     """What the two model seats share: everything but the framework's own request and reply."""
 
-    def __init__(self, session: Session, place: Place, model: str, tools: Sequence[Any], *, streaming: bool) -> None:
+    def __init__(
+        self, session: Session, place: Place, model: str, tools: Sequence[Any], *, hold: bool, streaming: bool
+    ) -> None:
         self.session = session
-        self.streaming = streaming
-        self._place, self._model, self._tools = place, model, tools
+        self.streaming = streaming and not hold
+        self._place, self._model, self._tools, self._hold = place, model, tools, hold
         self._batch = f"m{next(_batches)}"
+        self._again = False
+
+    def _next(self, model: Any) -> Any:
+        """The model to ask: one held back tells no tokens, and what was thrown away comes from no cache."""
+        fields: dict[str, Any] = {}
+        if self._hold:
+            fields["disable_streaming"] = True
+        if self._again:
+            fields["cache"] = False
+        self._again = True
+        return model.model_copy(update=fields) if fields else model
 
     def _opening(self, messages: Sequence[BaseMessage], system: BaseMessage | None = None) -> list[Event]:
         place, run = self._place, self.session.run
@@ -124,11 +137,11 @@ class GateModelSeat(ModelCall):
         manager: Any = None,
         asked: BaseChatModel | None = None,
         *,
+        hold: bool = False,
         streaming: bool = False,
     ) -> None:
-        super().__init__(session, place, model, tools, streaming=streaming)
+        super().__init__(session, place, model, tools, hold=hold, streaming=streaming)
         self._messages, self._manager, self._asked = messages, manager, asked
-        self._again = False
 
     def opening(self) -> list[Event]:
         """What is new in the message list."""
@@ -136,10 +149,7 @@ class GateModelSeat(ModelCall):
 
     def request(self, feedback: Sequence[str], model: Any = None) -> tuple[Any, list[BaseMessage], Any]:
         """The model, the messages with the feedback as the user's last words, and the run manager."""
-        asked: Any = model or self._asked
-        if self._again:  # what was thrown away must not come back from a cache
-            asked = asked.model_copy(update={"cache": False})
-        self._again = True
+        asked = self._next(model or self._asked)
         return asked, [*self._messages, *map(HumanMessage, feedback)], self._manager
 
     def reply(self, raw: ChatResult, attempt: int) -> ModelResponded:
@@ -161,28 +171,19 @@ class MiddlewareModelSeat(ModelCall):
     """A model call of `create_agent`: the handler takes a `ModelRequest` and gives a `ModelResponse`."""
 
     def __init__(self, session: Session, place: Place, request: ModelRequest, *, hold: bool, streaming: bool) -> None:
-        super().__init__(session, place, model_name(request.model), request.tools, streaming=streaming and not hold)
-        self._request, self._hold = request, hold
-        self._again = False
+        super().__init__(session, place, model_name(request.model), request.tools, hold=hold, streaming=streaming)
+        self._request = request
 
     def opening(self) -> list[Event]:
         """What is new in the state's messages."""
         return self._opening(self._request.messages, self._request.system_message)
 
     def request(self, feedback: Sequence[str], model: Any = None) -> ModelRequest:
-        """The request, with the feedback as the user's last words; held back from streams where a rule says so."""
+        """The request, with the feedback as the user's last words."""
         changes: dict[str, Any] = {}
         if feedback:
             changes["messages"] = [*self._request.messages, *map(HumanMessage, feedback)]
-        asked = model or self._request.model
-        fields: dict[str, Any] = {}
-        if self._hold:
-            fields["tags"] = [*(asked.tags or []), "nostream"]
-        if self._again:  # what was thrown away must not come back from a cache
-            fields["cache"] = False
-        self._again = True
-        if fields:
-            asked = asked.model_copy(update=fields)
+        asked = self._next(model or self._request.model)
         if asked is not self._request.model:
             changes["model"] = asked
         return self._request.override(**changes) if changes else self._request

@@ -9,13 +9,15 @@ from __future__ import annotations
 import copy
 import functools
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from langchain.agents.middleware import AgentMiddleware, ModelRequest, ToolCallRequest
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.callbacks.manager import BaseRunManager
 from langchain_core.language_models.chat_models import BaseChatModel
+from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import var_child_runnable_config
 from langchain_core.tools import BaseTool
 from langchain_core.tracers._streaming import _StreamingCallbackHandler, _V2StreamingCallbackHandler
@@ -112,10 +114,24 @@ def streams(manager: Any) -> bool:
 
 
 def unstreamed(manager: Any) -> Any:
-    """The same run manager, but for those who listen to tokens."""
+    """The same callbacks, but for those who listen to tokens."""
     quiet = copy.copy(manager)
-    quiet.handlers = [handler for handler in manager.handlers if not isinstance(handler, _STREAMING)]
+    for name in ("handlers", "inheritable_handlers"):
+        setattr(quiet, name, [each for each in getattr(manager, name, ()) if not isinstance(each, _STREAMING)])
     return quiet
+
+
+@contextmanager
+def held_back(config: RunnableConfig, *, hold: bool) -> Iterator[None]:
+    """While a reply is held back, what is called without a config of its own is heard by nobody who streams."""
+    if not hold or not streams(config.get("callbacks")):
+        yield
+        return
+    token = var_child_runnable_config.set({**config, "callbacks": unstreamed(config["callbacks"])})
+    try:
+        yield
+    finally:
+        var_child_runnable_config.reset(token)
 
 
 def nested(configurable: Mapping[str, Any]) -> bool:

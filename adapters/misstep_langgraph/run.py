@@ -143,6 +143,17 @@ class RunWatcher(Watcher):
         return seat
 
 
+class Unopened(Watcher):
+    """The watcher of a run that could not be opened: every seat under it fails, and so refuses what it cannot check."""
+
+    def __init__(self, guard: Guard) -> None:
+        super().__init__(guard, enforcing=True)
+
+    def session_of(self, run_id: UUID | None) -> Session:
+        """There is none."""
+        raise RuntimeError("the run was never opened")
+
+
 class RunSeat:
     """
     One run of a guarded graph, as a context: opens it, ends it, catches a halt where it may end softly, and sees to it
@@ -160,6 +171,8 @@ class RunSeat:
             self._enter()
         except Exception as error:
             self._failed(error)
+            if self._guard.fails_closed:
+                self._config = merge_configs(self._config, {"callbacks": [Unopened(self._guard)]})
         return self
 
     def _enter(self) -> None:

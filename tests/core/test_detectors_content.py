@@ -195,6 +195,8 @@ LEAKS: list[tuple[str, list[Event], dict[str, Any], int]] = [
      {"places": ("results",), "kinds": ("email",)}, 1),
     ("in an answer, if so wished", [replied(f"your card is {CARD}")], {"places": ("answers",)}, 1),
     ("in a message, if so wished", [user(f"my card is {CARD}")], {"places": ("messages",)}, 1),
+    ("in what was said before, if so wished, once",
+     [user(CARD, history=True), ModelRequested(run=RUN), ModelRequested(run=RUN)], {"places": ("history",)}, 1),
 
     ("what the user said",
      [user(f"pay with {CARD}"), requested("c2", "send_payment", arguments={"card": CARD})], {}, 0),
@@ -206,6 +208,8 @@ LEAKS: list[tuple[str, list[Event], dict[str, Any], int]] = [
      [returned(output=CARD), requested("c2", "get_order", arguments={"card": CARD})], {}, 0),
     ("in a result", [returned(output=CARD)], {}, 0),
     ("in an answer", [replied(CARD)], {}, 0),
+    ("in what was said before", [user(CARD, history=True), ModelRequested(run=RUN)], {}, 0),
+    ("in what is said now", [user(CARD), ModelRequested(run=RUN)], {"places": ("history",)}, 0),
     ("an address", [requested("c2", "send_email", arguments={"to": "eve@x.io", "body": "ask bob@shop.io"})], {}, 0),
     ("a kind not asked for", [requested("c2", "post", arguments={"text": CARD})], {"kinds": ("iban",)}, 0),
 ]  # fmt: skip

@@ -75,7 +75,7 @@ EAGER: dict[AnomalyType, dict[str, Any]] = {
     AnomalyType.CONTEXT_OVERFLOW: {"windows": {"m": 40}},
     AnomalyType.DELEGATION_LOOP: {"limit": 2},
     AnomalyType.MESSAGE_FLOOD: {"messages": 2},
-    AnomalyType.PII_LEAK: {"places": ["outbound", "arguments", "results", "answers", "messages"]},
+    AnomalyType.PII_LEAK: {"places": ["outbound", "arguments", "results", "answers", "messages", "history"]},
 }
 """Thresholds with which runs as short as these meet every rule."""
 

@@ -7,7 +7,7 @@ import ipaddress
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -108,21 +108,11 @@ class SecretLeak:
 
     def _history(self, event: ModelRequested, run: Run) -> Anomaly | None:
         """What was said before the guard came, when a model is first shown it."""
-        heard = run.memory(self, _Heard)
-        first, heard.upto = heard.upto + 1, event.seq
-        found: dict[int, list[tuple[str, str]]] = {}
-        for seq in range(max(first, event.seq - run.limits.events), event.seq):
-            earlier = run.find(seq)
-            if earlier is not None and earlier.history:
-                said = scan(text_of(earlier))
-                secrets = list(_secrets(said.text, said.names))
-                if secrets:
-                    found[seq] = secrets
+        found = _first_shown(self, event, run, lambda text: _secrets_in(scan(text)))
         if not found:
             return None
         secrets = [secret for each in found.values() for secret in each]
-        where = "in the earlier conversation, which a model is shown"
-        return self._found(tuple(reversed(found)), where, secrets, Severity.LOW, None)
+        return self._found(tuple(reversed(found)), _EARLIER, secrets, Severity.LOW, None)
 
     def _found(
         self,
@@ -145,11 +135,33 @@ class SecretLeak:
         )
 
 
+_EARLIER = "in the earlier conversation, which a model is shown"
+
 _WHERE: Mapping[type[Event], str] = {
     ToolReturned: "a tool's result",
     ModelResponded: "what a model says",
     MessageSent: "a message",
 }
+
+
+def _first_shown(
+    detector: Hashable, event: ModelRequested, run: Run, values: Callable[[str], list[tuple[str, str]]]
+) -> dict[int, list[tuple[str, str]]]:
+    """What `values` finds in the history a model is shown for the first time, by `seq`."""
+    heard = run.memory(detector, _Heard)
+    first, heard.upto = heard.upto + 1, event.seq
+    found: dict[int, list[tuple[str, str]]] = {}
+    for seq in range(max(first, event.seq - run.limits.events), event.seq):
+        earlier = run.find(seq)
+        if earlier is not None and earlier.history:
+            said = values(text_of(earlier))
+            if said:
+                found[seq] = said
+    return found
+
+
+def _secrets_in(found: Pass) -> list[tuple[str, str]]:
+    return list(_secrets(found.text, found.names))
 
 
 def _secrets(text: str, names: frozenset[str]) -> Iterator[tuple[str, str]]:
@@ -185,7 +197,8 @@ class PiiLeak:
     `outbound`: a call of a tool that sends or publishes by its name, where the value comes from a tool or another
     agent, and neither the user nor the system prompt ever said it, or named the recipient. Personal data the task is
     about moves among an agent's own tools, to the user, and to whom the user names; that is no leak. The other places
-    (`arguments`, `results`, `answers`, `messages`) are for those who want every such value found, whosever it is.
+    (`arguments`, `results`, `answers`, `messages`, `history`) are for those who want every such value found, whosever
+    it is; `history` is what was said before the guard came, judged when a model is first shown it.
     Numbers must check out (Luhn for cards, mod-97 for IBANs, an area that was issued for SSNs); published test
     numbers and addresses reserved for examples do not count.
     """
@@ -200,11 +213,15 @@ class PiiLeak:
             if unknown:
                 raise ValueError(f"`{name}` may hold {', '.join(known)}; found {unknown[0]!r}")
 
-    def __call__(self, event: ToolRequested | ToolReturned | ModelResponded | MessageSent, run: Run) -> Anomaly | None:
+    def __call__(
+        self, event: ToolRequested | ToolReturned | ModelRequested | ModelResponded | MessageSent, run: Run
+    ) -> Anomaly | None:
         """Judge what is passed on."""
         match event:
             case ToolRequested():
                 return self._in_call(event, run)
+            case ModelRequested():
+                return self._history(event, run) if "history" in self.places else None
             case ToolReturned():
                 place = "results"
             case ModelResponded():
@@ -218,7 +235,18 @@ class PiiLeak:
         if not values:
             return None
         where = f"in {_WHERE[type(event)]}{found.caution}"
-        return self._found(event, where, values, self._masked(text_of(event)), {})
+        return self._found((event.seq,), where, values, self._masked(text_of(event)), {})
+
+    def _history(self, event: ModelRequested, run: Run) -> Anomaly | None:
+        found = _first_shown(self, event, run, self._personal)
+        if not found:
+            return None
+        values = [value for each in found.values() for value in each]
+        return self._found(tuple(reversed(found)), _EARLIER, values, None, {})
+
+    def _personal(self, text: str) -> list[tuple[str, str]]:
+        found = personal(text)
+        return list(self._values(found.text, found.names))
 
     def _in_call(self, event: ToolRequested, run: Run) -> Anomaly | None:
         outbound = "outbound" in self.places and _sends(event.tool)
@@ -234,17 +262,22 @@ class PiiLeak:
             if values and (everywhere or not _to_the_named(event.arguments, run)):
                 where = f"in `{name}` of a call of `{event.tool}`"
                 facts = {"tool": event.tool, "argument": name}
-                return self._found(event, where, values, _mapped(event.arguments, self._masked), facts)
+                return self._found((event.seq,), where, values, _mapped(event.arguments, self._masked), facts)
         return None
 
     def _found(
-        self, event: Event, where: str, values: list[tuple[str, str]], rewrite: Any, facts: Mapping[str, str]
+        self,
+        evidence: tuple[int, ...],
+        where: str,
+        values: list[tuple[str, str]],
+        rewrite: Any,
+        facts: Mapping[str, str],
     ) -> Anomaly:
         kinds = ", ".join(sorted({kind for kind, _ in values}))
         return Anomaly(
             type=self.type,
             message=f"personal data ({kinds}) {where}",
-            evidence=(event.seq,),
+            evidence=evidence,
             confidence=0.7,
             facts=facts,
             rewrite=rewrite,
@@ -264,7 +297,7 @@ class PiiLeak:
         return text
 
 
-_PLACES = ("outbound", "arguments", "results", "answers", "messages")
+_PLACES = ("outbound", "arguments", "results", "answers", "messages", "history")
 
 
 def _pseudonym(kind: str, match: Any) -> str:

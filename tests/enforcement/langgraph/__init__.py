@@ -1,0 +1,8 @@
+"""The enforcement paths of LangGraph and LangChain, each with its proof."""
+
+from __future__ import annotations
+
+from tests.enforcement.langgraph import faults, peers, runs
+from tests.enforcement.langgraph.paths import LANGGRAPH
+
+__all__ = ["LANGGRAPH", "faults", "peers", "runs"]
