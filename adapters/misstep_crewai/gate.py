@@ -5,13 +5,14 @@ While a guarded run is going on, `BaseLLM.__getattribute__` hands out those two 
 them, in the contexts of that run only; afterwards the class is as it was. Looking at the attribute rather than at a
 list of models covers models shared with other crews, made during the kickoff (a manager's, a planner's), patched on
 the instance, and of classes imported later; a class's own `super().call` is not looked up on the model, and passes.
+The hooks of a run stand as long as its gate (see `hooks.py`).
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from crewai.llms.base_llm import BaseLLM
@@ -21,33 +22,45 @@ from misstep.errors import Signal
 from misstep.guard import Guard
 from misstep_crewai.course import leaving
 from misstep_crewai.halted import Diverted, Halted
+from misstep_crewai.hooks import looked_up
 from misstep_crewai.in_hand import has_in_hand, in_hand
 from misstep_crewai.live import Live, lives
 from misstep_crewai.model import Asked, CrewModelSeat, Request
 
 _changing = threading.Lock()
 _runs = 0
-_bare: Any = None
+_open = ExitStack()
 
 
 @contextmanager
 def standing() -> Iterator[None]:
     """While any guarded run is going on in this process."""
-    global _runs, _bare
+    global _runs
     with _changing:
+        if _runs == 0:
+            _open.enter_context(_in_place())
         _runs += 1
-        if _runs == 1:
-            _bare = BaseLLM.__dict__.get("__getattribute__")
-            BaseLLM.__getattribute__ = _gated(BaseLLM.__getattribute__)
     try:
         yield
     finally:
         with _changing:
             _runs -= 1
-            if _runs == 0 and _bare is not None:
-                BaseLLM.__getattribute__ = _bare
-            elif _runs == 0:
-                del BaseLLM.__getattribute__
+            if _runs == 0:
+                _open.close()
+
+
+@contextmanager
+def _in_place() -> Iterator[None]:
+    bare = BaseLLM.__dict__.get("__getattribute__")
+    BaseLLM.__getattribute__ = _gated(BaseLLM.__getattribute__)
+    try:
+        with looked_up():
+            yield
+    finally:
+        if bare is None:
+            del BaseLLM.__getattribute__
+        else:
+            BaseLLM.__getattribute__ = bare
 
 
 def _gated(original: Callable[..., Any]) -> Any:

@@ -1,7 +1,8 @@
 """
 What of CrewAI is used that its documentation does not promise, in one place; tried on crewai 1.15.30.
 
-- `BaseLLM.__getattribute__` is replaced while a guarded run is going on (see `gate.py`);
+- `BaseLLM.__getattribute__` is replaced while a guarded run is going on (see `gate.py`), and so is
+  `crewai.hooks.dispatch._resolve_hooks`, by which CrewAI finds the hooks of a context (see `hooks.py`);
 - both hooks of one tool call get the same dict as `tool_input` (see `tool.py`);
 - `agent.agent_executor.tools` are the tools an agent has in its current task (see `model.py`);
 - `Crew._execute_tasks` and `_aexecute_tasks` work off the tasks from any one on, as `Crew.replay` has them do (see
@@ -12,6 +13,7 @@ What of CrewAI is used that its documentation does not promise, in one place; tr
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 from crewai.events.event_context import _event_id_stack, restore_event_scope
@@ -19,7 +21,10 @@ from crewai.hooks import ToolCallHookContext
 from crewai.llms.base_llm import BaseLLM
 from crewai.tools.agent_tools.base_agent_tools import BaseAgentTool
 
-__all__ = ["amend", "co_workers", "count", "event_scope", "restore_event_scope", "stops_of", "streams"]
+__all__ = ["amend", "co_workers", "count", "dispatching", "event_scope", "restore_event_scope", "stops_of", "streams"]
+
+dispatching: Any = importlib.import_module("crewai.hooks.dispatch")
+"""The module; the package has a function of that name."""
 
 
 def event_scope() -> Any:

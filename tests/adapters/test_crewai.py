@@ -31,8 +31,15 @@ from crewai.agent.planning_config import PlanningConfig
 from crewai.events import LLMStreamChunkEvent, crewai_event_bus
 from crewai.events.event_context import event_scope, get_current_parent_id
 from crewai.flow.flow import Flow, start
-from crewai.hooks import HookAborted, InterceptionPoint, ToolCallHookContext, get_hooks
-from crewai.hooks.dispatch import get_scoped_hooks, scoped_hooks
+from crewai.hooks import (
+    HookAborted,
+    InterceptionPoint,
+    ToolCallHookContext,
+    get_hooks,
+    register_hook,
+    unregister_hook,
+)
+from crewai.hooks.dispatch import get_scoped_hooks, register_scoped, scoped_hooks
 from crewai.llms.base_llm import BaseLLM
 from crewai.project import CrewBase
 from crewai.project import agent as as_agent
@@ -65,6 +72,7 @@ from misstep.testing import Ask, AskAll, Reply, Say, Script, Step
 from misstep_crewai import Halted, guarded, unguard
 from misstep_crewai.messages import pieces
 from misstep_crewai.place import Place
+from misstep_crewai.private import dispatching
 from misstep_crewai.proposals import Proposals
 from misstep_crewai.testing import ScriptedLLM
 from tests.core.scenes import Records
@@ -207,6 +215,7 @@ def nothing_is_left() -> Any:
     scope = get_current_parent_id()
     yield
     assert "__getattribute__" not in BaseLLM.__dict__
+    assert dispatching._resolve_hooks.__module__ == dispatching.__name__
     assert all(get_hooks(point) == [] and get_scoped_hooks(point) == [] for point in InterceptionPoint)
     assert get_current_parent_id() == scope
 
@@ -1443,8 +1452,8 @@ def test_an_agent_run_by_hand_in_a_tool_is_guarded(native: bool) -> None:
     assert [event.trust for event in log.of(MessageSent) if event.agent == "bob"].count("user") == 1
 
 
-def test_a_bare_crew_in_a_scope_of_hooks_of_its_own_is_only_judged() -> None:
-    """A limit: such a scope replaces ours, so a bare inner crew's calls go past the tool seat; the report says so."""
+def test_a_bare_crew_in_a_scope_of_hooks_of_its_own_is_guarded() -> None:
+    """Such a scope hides the hooks outside of it, but not ours, which are in no scope."""
     done: list[str] = []
     guard = Guard(REFUSE, strict=True)
     inner = crew(Script(*same(), Say("inner done")), acting(done))
@@ -1456,9 +1465,30 @@ def test_a_bare_crew_in_a_scope_of_hooks_of_its_own_is_only_judged() -> None:
             return str(inner.kickoff())
 
     guarded(crew(Script(Ask("helper"), Say("done")), call), guard).kickoff()
-    assert done == ["x"] * 3
-    (decision,) = guard.report().runs[0].decisions
-    assert (decision.took_effect, decision.detail) == (False, "no seat met the call again")
+    assert done == ["x", "x"]
+    assert [each.took_effect for each in guard.report().runs[0].decisions] == [True]
+
+
+def test_a_hook_registered_during_a_run_comes_before_ours() -> None:
+    """What a hook makes of a call is what is judged, whenever it was registered and wherever."""
+    for register in (register_hook, register_scoped):
+        done: list[str] = []
+
+        def change(context: ToolCallHookContext) -> None:
+            context.tool_input["q"] = "x"
+
+        @tool("late")
+        def late() -> str:
+            """Register a hook."""
+            register(InterceptionPoint.PRE_TOOL_CALL, change)  # noqa: B023
+            return "registered"
+
+        calls = [Ask("act", {"q": str(number)}, id=f"c{number}") for number in range(3)]
+        mine = guarded(crew(Script(Ask("late"), *calls, Say("done")), acting(done), late), Guard(REFUSE, strict=True))
+        with scoped_hooks():
+            mine.kickoff()
+        unregister_hook(InterceptionPoint.PRE_TOOL_CALL, change)
+        assert done == ["x", "x"]
 
 
 def text_of(key: str, **values: str) -> str:
@@ -1557,7 +1587,7 @@ def test_off_does_nothing(native: bool) -> None:
 
 
 def test_nothing_is_global_during_a_run() -> None:
-    """While a crew runs, no hook of the process is ours, and another thread's model call is not judged."""
+    """While a crew runs, no hook of the process is ours, and what another thread does is not judged."""
     log = Records()
     seen: list[int] = []
     other = ScriptedLLM(Script(Say("elsewhere")))
