@@ -727,7 +727,8 @@ def test_a_call_is_the_newest_proposal_that_fits_it() -> None:
         proposals.propose("alice", batch, asked, loose=loose)
 
     def taken(q: str, tool: str = "act", instance: str = "alice") -> str | None:
-        return proposals.take(instance, tool, {"q": q})
+        found = proposals.take(instance, tool, {"q": q})
+        return found.call.call if found else None
 
     propose(1, ("never made", {"q": "x"}))
     propose(2, ("first", {"q": "x"}), ("second", {"q": "x"}), ("other", {"q": "y"}))
