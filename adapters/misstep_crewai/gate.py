@@ -127,6 +127,8 @@ def _next(runs: tuple[Live, ...]) -> Live | None:
 def _innermost(runs: tuple[Live, ...]) -> Live | None:
     """The innermost run whose seat has not this call in hand; one that was halted or left lets nothing straggle on."""
     for live in reversed(runs):
+        if live.guard.mode == "off":
+            continue
         if live.session.ended and live.session.halted is not None:
             raise Halted(live.session.halted)
         if not live.session.ended and not has_in_hand(live.guard):

@@ -6,9 +6,9 @@ import asyncio
 import contextvars
 import functools
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from importlib.metadata import version
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 from typing import Any, Literal
 
 from crewai import Crew, CrewOutput, Task
@@ -114,13 +114,17 @@ def _guarded_class(cls: Any) -> Any:
 
         @functools.wraps(cls._execute_tasks)
         def _execute_tasks(self, tasks: list[Task], start_index: int | None = 0, was_replayed: bool = False) -> Any:
-            return course.executed(self, super()._execute_tasks, tasks, start_index, was_replayed)
+            with _seat(self) as seat:
+                seat.result = course.executed(self, super()._execute_tasks, tasks, start_index, was_replayed)
+            return seat.result
 
         @functools.wraps(cls._aexecute_tasks)
         async def _aexecute_tasks(
             self, tasks: list[Task], start_index: int | None = 0, was_replayed: bool = False
         ) -> Any:
-            return await course.aexecuted(self, super()._aexecute_tasks, tasks, start_index, was_replayed)
+            with _seat(self) as seat:
+                seat.result = await course.aexecuted(self, super()._aexecute_tasks, tasks, start_index, was_replayed)
+            return seat.result
 
         @functools.wraps(cls.kickoff_for_each)
         def kickoff_for_each(self, *args: Any, **kwargs: Any) -> Any:
@@ -166,11 +170,21 @@ async def _arun(
     return seat.result
 
 
-class RunSeat:
-    """One run of a guarded crew, as a context: opens it, ends it, and catches a halt where it may end softly."""
+def _seat(crew: Any) -> Any:
+    """Where tasks are worked off: a run of its own where none is going on, so the kickoff came before the guard."""
+    return nullcontext(SimpleNamespace()) if live_of(crew.misstep.guard) is not None else RunSeat(crew, begun=1)
 
-    def __init__(self, crew: Any) -> None:
+
+class RunSeat:
+    """
+    One run of a guarded crew, as a context: opens it, ends it, and catches a halt where it may end softly.
+
+    `begun` is how many events of its kickoff CrewAI is within by now: a halt ends those too.
+    """
+
+    def __init__(self, crew: Any, begun: int = 0) -> None:
         self.result: Any = None
+        self._begun = begun
         self._crew = crew
         self._attached: Attached = crew.misstep
         self._guard = self._attached.guard
@@ -195,7 +209,8 @@ class RunSeat:
             self._live = outer
             self._stack.enter_context(outer.entered())
             return
-        self._scope = event_scope()
+        scope = event_scope()
+        self._scope = scope[: len(scope) - self._begun]
         self._before = [(task, task.output) for task in self._crew.tasks]
         session = self._guard.open(
             seats=seats_of(self._crew), framework="crewai", version=_VERSION, agents=known_roles(self._crew)
@@ -205,9 +220,8 @@ class RunSeat:
         tools = ToolHooks(live)
         self._stack.callback(tools.close)
         live.hooks = {**tools.points, InterceptionPoint.PRE_STEP: functools.partial(course.begins, live)}
-        if self._guard.mode != "off":
-            self._stack.enter_context(gate.standing())
-            self._stack.enter_context(live.entered())
+        self._stack.enter_context(gate.standing())
+        self._stack.enter_context(live.entered())
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

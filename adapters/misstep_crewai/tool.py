@@ -153,6 +153,8 @@ class ToolHooks:
     def before(self, context: ToolCallHookContext) -> bool | None:
         """False blocks the call."""
         live, session = self._live, self._live.session
+        if live.guard.mode == "off":
+            return None
         if session.ended:
             return None if session.halted is None else False
         try:

@@ -1574,17 +1574,44 @@ def test_shadow_records_and_does_nothing(native: bool) -> None:
 
 @both
 def test_off_does_nothing(native: bool) -> None:
-    """Switched off, the guard sees nothing and stands nowhere in the way."""
+    """Switched off, the guard sees nothing; switched on again during a run, it holds for the rest of that run."""
     log = Records()
     guard = Guard(HALT, mode="off", sink=log, strict=True)
 
     def reply(texts: Sequence[str]) -> Reply:
-        assert "__getattribute__" not in BaseLLM.__dict__
+        assert log.events == []
+        guard.mode = "enforce"
         return Say("done")
 
-    mine = guarded(crew(Script(*turns(5), reply), acting([]), native=native), guard)
+    calls, effects = loop(native)
+    done: list[str] = []
+    alice = agent(Script(*turns(5), reply, *calls, Say("too late")), acting(done), native=native)
+    assert guarded(crew_of(alice, alice), guard).kickoff().raw == "done"
+    assert done == [*"xyxyx", *effects]
+
+
+def test_a_kickoff_taken_before_the_crew_was_guarded_is_guarded() -> None:
+    """Whoever kept `crew.kickoff` runs the guarded crew; halted, it ends softly, and is one run."""
+    for name in ("kickoff", "akickoff"):
+        done: list[str] = []
+        guard = Guard(HALT, strict=True)
+        mine = crew(Script(*same(), Say("too late")), acting(done))
+        kept = getattr(mine, name)
+        guarded(mine, guard)
+        output = asyncio.run(kept()) if name == "akickoff" else kept()
+        assert "misstep ended this run" in output.raw
+        assert done == ["x", "x"]
+        assert [each.run for each in guard.report().runs] == [mine.last_run]
+
+
+def test_a_crew_guarded_by_its_own_kickoff_is_guarded() -> None:
+    """A callback before the kickoff comes early enough."""
+    done: list[str] = []
+    guard = Guard(REFUSE, strict=True)
+    mine = crew(Script(*same(), Say("done")), acting(done))
+    mine.before_kickoff_callbacks.append(lambda inputs: guarded(mine, guard) and inputs)
     assert mine.kickoff().raw == "done"
-    assert log.events == []
+    assert done == ["x", "x"]
 
 
 def test_nothing_is_global_during_a_run() -> None:
