@@ -39,6 +39,7 @@ class CrewToolSeat:
         given = context.tool_input
         self._arguments: dict[str, Any] = dict(given) if isinstance(given, Mapping) else {"input": given}
         proposed = live.proposals.take(self._place.instance, self._tool, self._arguments)
+        self._in_text = proposed is not None and proposed.loose
         self._call = self._known(proposed) if proposed else call_key(self._place, f"unproposed-{next(_unproposed)}")
 
     def _known(self, proposed: Proposal) -> str:
@@ -64,10 +65,16 @@ class CrewToolSeat:
         )
 
     def request(self, arguments: Mapping[str, Any] | None = None) -> None:
-        """Nothing: CrewAI makes the call, with what stands in its own dict. Raises TypeError for what is no JSON."""
+        """
+        Nothing: CrewAI makes the call, with what stands in its own dict.
+
+        Raises TypeError for what is no JSON, and in text mode for a call without arguments, which CrewAI makes so.
+        """
         if arguments is None:
             return
         given = dict(arguments)
+        if given and self._in_text and not self._arguments:
+            raise TypeError("in text mode CrewAI gives a call without arguments none")
         json.dumps(given)  # CrewAI writes them as JSON, outside of anything that would catch it
         self._context.tool_input.clear()
         self._context.tool_input.update(given)
