@@ -5,13 +5,14 @@ While a guarded run is going on, `BaseLLM.__getattribute__` hands out those two 
 them, in the contexts of that run only; afterwards the class is as it was. Looking at the attribute rather than at a
 list of models covers models shared with other crews, made during the kickoff (a manager's, a planner's), patched on
 the instance, and of classes imported later; a class's own `super().call` is not looked up on the model, and passes.
+The hooks of a run stand as long as its gate (see `hooks.py`).
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from crewai.llms.base_llm import BaseLLM
@@ -21,6 +22,7 @@ from misstep.errors import Signal
 from misstep.guard import Guard
 from misstep_crewai.course import leaving
 from misstep_crewai.halted import Diverted, Halted
+from misstep_crewai.hooks import looked_up
 from misstep_crewai.in_hand import has_in_hand, in_hand
 from misstep_crewai.live import Live, lives
 from misstep_crewai.model import Asked, CrewModelSeat, Request
@@ -28,24 +30,34 @@ from misstep_crewai.private import put_gate, take_gate
 
 _changing = threading.Lock()
 _runs = 0
-_bare: Any = None
+_open = ExitStack()
 
 
 @contextmanager
 def standing() -> Iterator[None]:
     """While any guarded run is going on in this process."""
-    global _runs, _bare
+    global _runs
     with _changing:
+        if _runs == 0:
+            _open.enter_context(_in_place())
         _runs += 1
-        if _runs == 1:
-            _bare = put_gate(_gated)
     try:
         yield
     finally:
         with _changing:
             _runs -= 1
             if _runs == 0:
-                take_gate(_bare)
+                _open.close()
+
+
+@contextmanager
+def _in_place() -> Iterator[None]:
+    bare = put_gate(_gated)
+    try:
+        with looked_up():
+            yield
+    finally:
+        take_gate(bare)
 
 
 def _gated(original: Callable[..., Any]) -> Any:
@@ -112,6 +124,8 @@ def _next(runs: tuple[Live, ...]) -> Live | None:
 def _innermost(runs: tuple[Live, ...]) -> Live | None:
     """The innermost run whose seat has not this call in hand; one that was halted or left lets nothing straggle on."""
     for live in reversed(runs):
+        if live.guard.mode == "off":
+            continue
         if live.session.ended and live.session.halted is not None:
             raise Halted(live.session.halted)
         if not live.session.ended and not has_in_hand(live.guard):

@@ -21,6 +21,16 @@ def in_hand(guard: Guard) -> Iterator[None]:
         _guards.reset(token)
 
 
+@contextmanager
+def let_go(guard: Guard) -> Iterator[None]:
+    """While a function runs that the model was given: what is asked of models in there are calls of their own."""
+    token = _guards.set(_guards.get() - {id(guard)})
+    try:
+        yield
+    finally:
+        _guards.reset(token)
+
+
 def has_in_hand(guard: Guard) -> bool:
     """Whether a seat of that guard further out has the call in hand: a model's own retry, a router's inner model."""
     return id(guard) in _guards.get()

@@ -19,6 +19,7 @@ from misstep.conversation import Listener, unheard
 from misstep.decisions import Reroute, RollBack
 from misstep.events import Event, ModelFailed, ModelRequested, ModelResponded, Usage
 from misstep_crewai.course import divert
+from misstep_crewai.functions import judged
 from misstep_crewai.halted import Diverted, Halted
 from misstep_crewai.live import Live
 from misstep_crewai.messages import checks, chunks, declared, key_of, pieces, reworded, said, spoken, words
@@ -81,6 +82,7 @@ class Asked:
         self.messages = given.get("messages")
         self.tools, self.task, self.agent = given.get("tools"), given.get("from_task"), given.get("from_agent")
         self.structured = given.get("response_model") is not None
+        self.functions = given.get("available_functions")
 
     def arguments(self, messages: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The call's own arguments, with these messages."""
@@ -89,6 +91,14 @@ class Asked:
         if self._args:
             return (messages, *self._args[1:]), dict(self._kwargs)
         return (), {**self._kwargs, "messages": messages}
+
+    def give(self, functions: Mapping[str, Any]) -> None:
+        """The model is given these functions in the place of its own."""
+        at = _PARAMETERS.index("available_functions")
+        if "available_functions" in self._kwargs:
+            self._kwargs = {**self._kwargs, "available_functions": functions}
+        else:
+            self._args = (*self._args[:at], functions, *self._args[at + 1 :])
 
     @contextmanager
     def heard(self, request: Request) -> Iterator[None]:
@@ -135,6 +145,8 @@ class CrewModelSeat:
         self._place = live.found(_opening(self._messages), own)
         self._number = next(_batches)
         asked.held = live.guard.holds and streams(asked.llm)
+        if asked.functions:
+            asked.give(judged(live, asked.functions, asked.agent, asked.task))
 
     def opening(self) -> list[Event]:
         """What is new in the conversation."""

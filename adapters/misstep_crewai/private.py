@@ -1,6 +1,8 @@
 """
 What of CrewAI is used that it does not promise, in one place, and all that is relied on; tried on crewai 1.15.30.
 
+- `crewai.hooks.dispatch._resolve_hooks`, by which CrewAI finds the hooks of a context, is replaced while a guarded run
+  is going on (see `hooks.py`);
 - both hooks of one tool call get the same dict as `tool_input` (see `tool.py`);
 - `agent.agent_executor.tools` are the tools an agent has in its current task (see `model.py`);
 - the texts CrewAI itself puts into a conversation are known by their templates (see `messages.py`);
@@ -10,7 +12,9 @@ What of CrewAI is used that it does not promise, in one place, and all that is r
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import importlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from crewai import Crew, Task
@@ -37,12 +41,16 @@ __all__ = [
     "function_of",
     "put_course",
     "put_gate",
+    "resolving",
     "restore_event_scope",
     "stops_of",
     "streams",
     "take_gate",
 ]
 
+
+_dispatching: Any = importlib.import_module("crewai.hooks.dispatch")
+"""The module; the package has a function of that name."""
 
 _CALL = ("messages", "tools", "callbacks", "available_functions", "from_task", "from_agent", "response_model")
 _TASKS = ("tasks", "start_index", "was_replayed")
@@ -62,6 +70,7 @@ NEEDS = (
     *needs(ToolCallHookContext, "agent", "raw_tool_result", "task", "tool", "tool_input", "tool_name", "tool_result"),
     *needs(StepContext, "agent", "payload", "task"),
     *needs(InterceptionPoint, "POST_TOOL_CALL", "PRE_STEP", "PRE_TOOL_CALL"),
+    *needs(_dispatching, _resolve_hooks=("point",)),
     *needs(LLMCallCompletedEvent, "finish_reason", "usage"),
 )
 """What the adapter relies on; private or not, without it a run would be guarded half."""
@@ -104,6 +113,17 @@ def put_course(cls: Any, executed: Callable[..., Any], aexecuted: Callable[..., 
         return await aexecuted(self, functools.partial(aexecute, self), tasks, start_index, was_replayed)
 
     cls._execute_tasks, cls._aexecute_tasks = _execute_tasks, _aexecute_tasks
+
+
+@contextmanager
+def resolving(put_round: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
+    """While CrewAI looks hooks up by another function, put round its own."""
+    bare = _dispatching._resolve_hooks
+    _dispatching._resolve_hooks = put_round(bare)
+    try:
+        yield
+    finally:
+        _dispatching._resolve_hooks = bare
 
 
 def event_scope() -> Any:

@@ -22,9 +22,13 @@ class Proposal:
     loose: bool
 
     def carried_out_by(self, tool: str, arguments: Mapping[str, Any]) -> bool:
-        """Whether this is the proposal of that call."""
+        """Whether this is the proposal of that call, mended or not."""
         same = self.call.arguments == arguments
-        return (same and self.call.tool == tool) or (self.loose and (same or self.call.arguments is None))
+        return self.is_just(tool, arguments) or (self.loose and (same or self.call.arguments is None))
+
+    def is_just(self, tool: str, arguments: Mapping[str, Any]) -> bool:
+        """Whether that very call was proposed."""
+        return (self.call.tool, self.call.arguments) == (tool, arguments)
 
 
 class Proposals:
@@ -47,8 +51,8 @@ class Proposals:
             if len(self._open) > _KEPT:
                 self._open.popitem(last=False)
 
-    def take(self, instance: str, tool: str, arguments: Mapping[str, Any]) -> str | None:
-        """The id of the proposal a call carries out; None where nobody proposed it."""
+    def take(self, instance: str, tool: str, arguments: Mapping[str, Any]) -> Proposal | None:
+        """The proposal a call carries out; None where nobody proposed it."""
         with self._lock:
             proposals = self._open.get(instance, [])
             matching = [each for each in proposals if each.carried_out_by(tool, arguments)]
@@ -56,4 +60,4 @@ class Proposals:
                 return None
             found = max(matching, key=lambda each: each.batch)
             proposals.remove(found)
-            return found.call.call
+            return found

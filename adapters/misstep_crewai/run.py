@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
 from importlib.metadata import version
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 from typing import Any, Literal
 
 from crewai import Crew, CrewOutput
@@ -83,17 +83,17 @@ def _attached(crew: Crew) -> Attached | None:
     return crew.__dict__.get("misstep")
 
 
-_items_of: contextvars.ContextVar[Crew | None] = contextvars.ContextVar("misstep_crewai_items_of", default=None)
+_copied: contextvars.ContextVar[Crew | None] = contextvars.ContextVar("misstep_crewai_copied", default=None)
 
 
 @contextmanager
-def _items(crew: Crew) -> Iterator[None]:
-    """While copies of the crew are made to be run one by one."""
-    token = _items_of.set(crew)
+def _copied_to_run(crew: Crew) -> Iterator[None]:
+    """While other objects are made of the crew, to be run in its place."""
+    token = _copied.set(crew)
     try:
         yield
     finally:
-        _items_of.reset(token)
+        _copied.reset(token)
 
 
 @functools.cache
@@ -115,34 +115,57 @@ def _guarded_class(cls: Any) -> Any:
 
         @functools.wraps(cls.kickoff_for_each)
         def kickoff_for_each(self, *args: Any, **kwargs: Any) -> Any:
-            with _items(self):
+            with _copied_to_run(self):
                 return super().kickoff_for_each(*args, **kwargs)
 
         @functools.wraps(cls.kickoff_for_each_async)
         async def kickoff_for_each_async(self, *args: Any, **kwargs: Any) -> Any:
-            with _items(self):
+            with _copied_to_run(self):
                 return await super().kickoff_for_each_async(*args, **kwargs)
 
         @functools.wraps(cls.akickoff_for_each)
         async def akickoff_for_each(self, *args: Any, **kwargs: Any) -> Any:
-            with _items(self):
+            with _copied_to_run(self):
                 return await super().akickoff_for_each(*args, **kwargs)
 
         @functools.wraps(cls.copy)
         def copy(self) -> Any:
-            mine = self.misstep
-            clone = guarded(super().copy(), mine.guard, on_halt=mine.on_halt)
-            clone.misstep.origin = self if _items_of.get() is self else None
+            clone = _guarded_as(self, super().copy())
+            clone.misstep.origin = self if _copied.get() is self else None
             return clone
 
-    put_course(Guarded, course.executed, course.aexecuted)
+        @staticmethod
+        def from_checkpoint(config: Any) -> Any:
+            restored, mine = cls.from_checkpoint(config), _copied.get()
+            if mine is not None:
+                _guarded_as(mine, restored).misstep.origin = mine
+            return restored
+
+    put_course(Guarded, _executed, _aexecuted)
     Guarded.__name__, Guarded.__qualname__, Guarded.__module__ = cls.__name__, cls.__qualname__, cls.__module__
     return Guarded
 
 
+def _guarded_as(crew: Any, other: Crew) -> Any:
+    return guarded(other, crew.misstep.guard, on_halt=crew.misstep.on_halt)
+
+
+def _executed(crew: Any, execute: Callable[..., Any], *tasks: Any) -> Any:
+    with _seat(crew) as seat:
+        seat.result = course.executed(crew, execute, *tasks)
+    return seat.result
+
+
+async def _aexecuted(crew: Any, execute: Callable[..., Awaitable[Any]], *tasks: Any) -> Any:
+    with _seat(crew) as seat:
+        seat.result = await course.aexecuted(crew, execute, *tasks)
+    return seat.result
+
+
 def _run(crew: Crew, kickoff: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    if crew.stream:  # CrewAI runs the crew later, by a kickoff that does not stream
-        return kickoff(*args, **kwargs)
+    if _runs_elsewhere(crew, args, kwargs):
+        with _copied_to_run(crew):
+            return kickoff(*args, **kwargs)
     with RunSeat(crew) as seat:
         seat.result = kickoff(*args, **kwargs)
     return seat.result
@@ -151,18 +174,35 @@ def _run(crew: Crew, kickoff: Callable[..., Any], args: tuple[Any, ...], kwargs:
 async def _arun(
     crew: Crew, kickoff: Callable[..., Awaitable[Any]], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
-    if crew.stream:
-        return await kickoff(*args, **kwargs)
+    if _runs_elsewhere(crew, args, kwargs):
+        with _copied_to_run(crew):
+            return await kickoff(*args, **kwargs)
     with RunSeat(crew) as seat:
         seat.result = await kickoff(*args, **kwargs)
     return seat.result
 
 
-class RunSeat:
-    """One run of a guarded crew, as a context: opens it, ends it, and catches a halt where it may end softly."""
+def _seat(crew: Any) -> Any:
+    """Where tasks are worked off: a run of its own where none is going on, so the kickoff came before the guard."""
+    return nullcontext(SimpleNamespace()) if live_of(crew.misstep.guard) is not None else RunSeat(crew, begun=1)
 
-    def __init__(self, crew: Any) -> None:
+
+def _runs_elsewhere(crew: Crew, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    """Whether CrewAI makes another kickoff of this one: later, in a stream; or of the crew a checkpoint holds."""
+    checkpoint = args[2] if len(args) > 2 else kwargs.get("from_checkpoint")
+    return crew.stream or (checkpoint is not None and checkpoint.restore_from is not None)
+
+
+class RunSeat:
+    """
+    One run of a guarded crew, as a context: opens it, ends it, and catches a halt where it may end softly.
+
+    `begun` is how many events of its kickoff CrewAI is within by now: a halt ends those too.
+    """
+
+    def __init__(self, crew: Any, begun: int = 0) -> None:
         self.result: Any = None
+        self._begun = begun
         self._crew = crew
         self._attached: Attached = crew.misstep
         self._guard = self._attached.guard
@@ -187,7 +227,8 @@ class RunSeat:
             self._live = outer
             self._stack.enter_context(outer.entered())
             return
-        self._scope = event_scope()
+        scope = event_scope()
+        self._scope = scope[: len(scope) - self._begun]
         self._before = [(task, task.output) for task in self._crew.tasks]
         session = self._guard.open(
             seats=seats_of(self._crew), framework="crewai", version=_VERSION, agents=known_roles(self._crew)
@@ -197,9 +238,8 @@ class RunSeat:
         tools = ToolHooks(live)
         self._stack.callback(tools.close)
         live.hooks = {**tools.points, InterceptionPoint.PRE_STEP: functools.partial(course.begins, live)}
-        if self._guard.mode != "off":
-            self._stack.enter_context(gate.standing())
-            self._stack.enter_context(live.entered())
+        self._stack.enter_context(gate.standing())
+        self._stack.enter_context(live.entered())
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -2,8 +2,8 @@
 What misstep can enact on CrewAI, within the kickoffs of a guarded crew.
 
 Out of its reach, because CrewAI's own seams are: threads a tool starts without their context; agents of other
-frameworks and remote ones (`agent_adapters`, `a2a`); structured output that CrewAI fetches through `instructor`, past
-`llm.call`; and the tool calls of a bare crew run in a tool within `scoped_hooks` of its own, which are only judged.
+frameworks and remote ones (`agent_adapters`, `a2a`); and structured output that CrewAI fetches through `instructor`,
+past `llm.call`.
 
 Not declared: a tool's retry and its deadline, since CrewAI itself makes the call, between two synchronous hooks, which
 can neither make it again nor cut it off; and anything at messages, which CrewAI's agents send each other as calls and

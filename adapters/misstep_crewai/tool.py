@@ -10,7 +10,7 @@ from typing import Any
 
 from crewai.hooks import InterceptionPoint, ToolCallHookContext
 
-from misstep.decisions import Reroute, RollBack
+from misstep.decisions import Allow, Reroute, RollBack
 from misstep.enact import Loop, Rescue, Steps, tool_call, until_call
 from misstep.events import ToolCancelled, ToolFailed, ToolRequested, ToolReturned
 from misstep.side_effects import HANDOFF
@@ -20,6 +20,7 @@ from misstep_crewai.live import Live
 from misstep_crewai.messages import answer_of, call_key, failure_of, says_of
 from misstep_crewai.place import place
 from misstep_crewai.private import amend, co_workers
+from misstep_crewai.proposals import Proposal
 
 _unproposed = itertools.count()
 
@@ -38,7 +39,18 @@ class CrewToolSeat:
         given = context.tool_input
         self._arguments: dict[str, Any] = dict(given) if isinstance(given, Mapping) else {"input": given}
         proposed = live.proposals.take(self._place.instance, self._tool, self._arguments)
-        self._call = proposed or call_key(self._place, f"unproposed-{next(_unproposed)}")
+        self._in_text = proposed is not None and proposed.loose
+        self._call = self._known(proposed) if proposed else call_key(self._place, f"unproposed-{next(_unproposed)}")
+
+    def _known(self, proposed: Proposal) -> str:
+        """The id of a call that was proposed; what CrewAI has mended of it was never judged, and is judged now."""
+        call, session = proposed.call.call, self.session
+        if not proposed.is_just(self._tool, self._arguments):
+            with session.run.lock:
+                verdict = session.remembered(call)
+                if verdict is not None and isinstance(verdict.decision, Allow):
+                    session.forget(call)
+        return call
 
     def requested(self) -> ToolRequested:
         """The call."""
@@ -53,10 +65,16 @@ class CrewToolSeat:
         )
 
     def request(self, arguments: Mapping[str, Any] | None = None) -> None:
-        """Nothing: CrewAI makes the call, with what stands in its own dict. Raises TypeError for what is no JSON."""
+        """
+        Nothing: CrewAI makes the call, with what stands in its own dict.
+
+        Raises TypeError for what is no JSON, and in text mode for a call without arguments, which CrewAI makes so.
+        """
         if arguments is None:
             return
         given = dict(arguments)
+        if given and self._in_text and not self._arguments:
+            raise TypeError("in text mode CrewAI gives a call without arguments none")
         json.dumps(given)  # CrewAI writes them as JSON, outside of anything that would catch it
         self._context.tool_input.clear()
         self._context.tool_input.update(given)
@@ -142,6 +160,8 @@ class ToolHooks:
     def before(self, context: ToolCallHookContext) -> bool | None:
         """False blocks the call."""
         live, session = self._live, self._live.session
+        if live.guard.mode == "off":
+            return None
         if session.ended:
             return None if session.halted is None else False
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import http.server
+import importlib
 import json
 import os
 import tempfile
@@ -31,8 +32,15 @@ from crewai.agent.planning_config import PlanningConfig
 from crewai.events import LLMStreamChunkEvent, crewai_event_bus
 from crewai.events.event_context import event_scope, get_current_parent_id
 from crewai.flow.flow import Flow, start
-from crewai.hooks import HookAborted, InterceptionPoint, ToolCallHookContext, get_hooks
-from crewai.hooks.dispatch import get_scoped_hooks, scoped_hooks
+from crewai.hooks import (
+    HookAborted,
+    InterceptionPoint,
+    ToolCallHookContext,
+    get_hooks,
+    register_hook,
+    unregister_hook,
+)
+from crewai.hooks.dispatch import get_scoped_hooks, register_scoped, scoped_hooks
 from crewai.llms.base_llm import BaseLLM
 from crewai.project import CrewBase
 from crewai.project import agent as as_agent
@@ -207,6 +215,8 @@ def nothing_is_left() -> Any:
     scope = get_current_parent_id()
     yield
     assert "__getattribute__" not in BaseLLM.__dict__
+    dispatching = importlib.import_module("crewai.hooks.dispatch")  # the package has a function of that name
+    assert dispatching._resolve_hooks.__module__ == dispatching.__name__
     assert all(get_hooks(point) == [] and get_scoped_hooks(point) == [] for point in InterceptionPoint)
     assert get_current_parent_id() == scope
 
@@ -718,7 +728,8 @@ def test_a_call_is_the_newest_proposal_that_fits_it() -> None:
         proposals.propose("alice", batch, asked, loose=loose)
 
     def taken(q: str, tool: str = "act", instance: str = "alice") -> str | None:
-        return proposals.take(instance, tool, {"q": q})
+        found = proposals.take(instance, tool, {"q": q})
+        return found.call.call if found else None
 
     propose(1, ("never made", {"q": "x"}))
     propose(2, ("first", {"q": "x"}), ("second", {"q": "x"}), ("other", {"q": "y"}))
@@ -1443,8 +1454,8 @@ def test_an_agent_run_by_hand_in_a_tool_is_guarded(native: bool) -> None:
     assert [event.trust for event in log.of(MessageSent) if event.agent == "bob"].count("user") == 1
 
 
-def test_a_bare_crew_in_a_scope_of_hooks_of_its_own_is_only_judged() -> None:
-    """A limit: such a scope replaces ours, so a bare inner crew's calls go past the tool seat; the report says so."""
+def test_a_bare_crew_in_a_scope_of_hooks_of_its_own_is_guarded() -> None:
+    """Such a scope hides the hooks outside of it, but not ours, which are in no scope."""
     done: list[str] = []
     guard = Guard(REFUSE, strict=True)
     inner = crew(Script(*same(), Say("inner done")), acting(done))
@@ -1456,9 +1467,30 @@ def test_a_bare_crew_in_a_scope_of_hooks_of_its_own_is_only_judged() -> None:
             return str(inner.kickoff())
 
     guarded(crew(Script(Ask("helper"), Say("done")), call), guard).kickoff()
-    assert done == ["x"] * 3
-    (decision,) = guard.report().runs[0].decisions
-    assert (decision.took_effect, decision.detail) == (False, "no seat met the call again")
+    assert done == ["x", "x"]
+    assert [each.took_effect for each in guard.report().runs[0].decisions] == [True]
+
+
+def test_a_hook_registered_during_a_run_comes_before_ours() -> None:
+    """What a hook makes of a call is what is judged, whenever it was registered and wherever."""
+    for register in (register_hook, register_scoped):
+        done: list[str] = []
+
+        def change(context: ToolCallHookContext) -> None:
+            context.tool_input["q"] = "x"
+
+        @tool("late")
+        def late() -> str:
+            """Register a hook."""
+            register(InterceptionPoint.PRE_TOOL_CALL, change)  # noqa: B023
+            return "registered"
+
+        calls = [Ask("act", {"q": str(number)}, id=f"c{number}") for number in range(3)]
+        mine = guarded(crew(Script(Ask("late"), *calls, Say("done")), acting(done), late), Guard(REFUSE, strict=True))
+        with scoped_hooks():
+            mine.kickoff()
+        unregister_hook(InterceptionPoint.PRE_TOOL_CALL, change)
+        assert done == ["x", "x"]
 
 
 def text_of(key: str, **values: str) -> str:
@@ -1543,21 +1575,48 @@ def test_shadow_records_and_does_nothing(native: bool) -> None:
 
 @both
 def test_off_does_nothing(native: bool) -> None:
-    """Switched off, the guard sees nothing and stands nowhere in the way."""
+    """Switched off, the guard sees nothing; switched on again during a run, it holds for the rest of that run."""
     log = Records()
     guard = Guard(HALT, mode="off", sink=log, strict=True)
 
     def reply(texts: Sequence[str]) -> Reply:
-        assert "__getattribute__" not in BaseLLM.__dict__
+        assert log.events == []
+        guard.mode = "enforce"
         return Say("done")
 
-    mine = guarded(crew(Script(*turns(5), reply), acting([]), native=native), guard)
+    calls, effects = loop(native)
+    done: list[str] = []
+    alice = agent(Script(*turns(5), reply, *calls, Say("too late")), acting(done), native=native)
+    assert guarded(crew_of(alice, alice), guard).kickoff().raw == "done"
+    assert done == [*"xyxyx", *effects]
+
+
+def test_a_kickoff_taken_before_the_crew_was_guarded_is_guarded() -> None:
+    """Whoever kept `crew.kickoff` runs the guarded crew; halted, it ends softly, and is one run."""
+    for name in ("kickoff", "akickoff"):
+        done: list[str] = []
+        guard = Guard(HALT, strict=True)
+        mine = crew(Script(*same(), Say("too late")), acting(done))
+        kept = getattr(mine, name)
+        guarded(mine, guard)
+        output = asyncio.run(kept()) if name == "akickoff" else kept()
+        assert "misstep ended this run" in output.raw
+        assert done == ["x", "x"]
+        assert [each.run for each in guard.report().runs] == [mine.last_run]
+
+
+def test_a_crew_guarded_by_its_own_kickoff_is_guarded() -> None:
+    """A callback before the kickoff comes early enough."""
+    done: list[str] = []
+    guard = Guard(REFUSE, strict=True)
+    mine = crew(Script(*same(), Say("done")), acting(done))
+    mine.before_kickoff_callbacks.append(lambda inputs: guarded(mine, guard) and inputs)
     assert mine.kickoff().raw == "done"
-    assert log.events == []
+    assert done == ["x", "x"]
 
 
 def test_nothing_is_global_during_a_run() -> None:
-    """While a crew runs, no hook of the process is ours, and another thread's model call is not judged."""
+    """While a crew runs, no hook of the process is ours, and what another thread does is not judged."""
     log = Records()
     seen: list[int] = []
     other = ScriptedLLM(Script(Say("elsewhere")))

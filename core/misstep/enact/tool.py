@@ -51,12 +51,13 @@ def tool_call(guard: Guard, take: Callable[[], ToolSeat[Any, Any]]) -> Steps:
 class _ToolCall:
     """One call: what was asked for, and the arguments and the agent that took the place of its own, if any."""
 
-    __slots__ = ("_arguments", "_guard", "_redirected", "_requested", "_seat", "_session")
+    __slots__ = ("_arguments", "_guard", "_redirected", "_requested", "_rewritten", "_seat", "_session")
 
     def __init__(self, guard: Guard, seat: ToolSeat[Any, Any]) -> None:
         self._guard, self._seat, self._session = guard, seat, seat.session
         self._requested: ToolRequested = seat.requested()
         self._arguments: Mapping[str, Any] | None = None
+        self._rewritten: Verdict | None = None
         self._redirected = False
 
     def steps(self) -> Steps:
@@ -76,8 +77,7 @@ class _ToolCall:
             case Allow():
                 pass
             case Rewrite(arguments):
-                self._arguments = arguments
-                guard.settle(session, verdict, took_effect=True)
+                self._arguments, self._rewritten = arguments, verdict
             case Ask():
                 objection = yield from self._approved(verdict.decision, verdict)
                 if objection is not None:
@@ -111,7 +111,7 @@ class _ToolCall:
             self._arguments = journaled.arguments
         while True:
             try:
-                raw = yield Call(seat.request(self._arguments), guard.deadline)
+                raw = yield Call(self._request(), guard.deadline)
             except BaseException as error:
                 failure = seat.failure(error)
                 yield from journaled.raised(error, failure)
@@ -128,6 +128,14 @@ class _ToolCall:
                 continue
             passed = seat.redirected(raw) if self._redirected else raw
             return (yield from self._passed(passed, outcome, verdict))
+
+    def _request(self) -> Any:
+        """The call as it is made; that it can be made with other arguments is known only now."""
+        request = self._seat.request(self._arguments)
+        if self._rewritten is not None:
+            self._guard.settle(self._session, self._rewritten, took_effect=True)
+            self._rewritten = None
+        return request
 
     def _recorded(self, output: str) -> Steps:
         """The call was made before: its result is passed on as the journal recorded it."""
