@@ -36,7 +36,7 @@ _ADAPTERS = ("misstep_langgraph", "misstep_autogen", "misstep_crewai")
 _FRESH = (*_ADAPTERS, "tests", "benchmarks", "conftest", "__m")
 """What every child imports itself: adapters, and what may import them."""
 
-_OPTIONS = ("-x", "-q", "-o", "addopts=", "-p", "no:cacheprovider")
+_OPTIONS = ("-x", "-q", "-o", "addopts=", "-p", "no:cacheprovider", "--tb=native", "--assert=plain")
 _IMPORTING = 60.0
 """Seconds the tests may take to be imported."""
 

@@ -86,7 +86,7 @@ class _Place:
 
     def of(self, node: ast.AST) -> _Place:
         """The place of what is in `node`."""
-        if isinstance(node, ast.ExceptHandler | ast.match_case) or isinstance(node, ast.stmt):
+        if isinstance(node, ast.stmt | ast.ExceptHandler | ast.match_case):
             first = node.pattern.lineno if isinstance(node, ast.match_case) else node.lineno
             body = getattr(node, "body", None)
             last = max(first, body[0].lineno - 1) if body else getattr(node, "end_lineno", None) or first

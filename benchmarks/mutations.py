@@ -53,7 +53,7 @@ class Tried:
 def run(chosen: Sequence[Mutant], tests: Sequence[Path], jobs: int) -> list[Tried]:
     """Try each; a test that fails as things are is named, and left out."""
     prepare(tests)
-    traced = trace(tests, sorted({path for path in (ROOT / "adapters").rglob("*.py")}), jobs)
+    traced = trace(tests, sorted((ROOT / "adapters").rglob("*.py")), jobs)
     if traced["failed"]:
         print("left out, since they fail as things are:", *traced["failed"], sep="\n  ")
     equivalent = {each["mutant"]: each["reason"] for each in yaml.safe_load(_EQUIVALENT.read_text()) or ()}
