@@ -33,7 +33,7 @@ from benchmarks.mutants import Mutant
 
 ROOT = Path(__file__).parents[1]
 _ADAPTERS = ("misstep_langgraph", "misstep_autogen", "misstep_crewai")
-_FRESH = (*_ADAPTERS, "tests", "benchmarks", "conftest", "__m")
+_FRESH = (*_ADAPTERS, "tests", "benchmarks", "examples", "conftest", "__m")
 """What every child imports itself: adapters, and what may import them."""
 
 _OPTIONS = ("-x", "-q", "-o", "addopts=", "-p", "no:cacheprovider", "--tb=native", "--assert=plain")
