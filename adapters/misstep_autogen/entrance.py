@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from autogen_agentchat.base import Team
 from autogen_core import MessageHandlerContext
 
+from misstep.judge import UNOPENED
 from misstep_autogen import private
 from misstep_autogen.halted import Halted, TurnLeft
 from misstep_autogen.live import Live, Root, shielded
@@ -144,13 +145,19 @@ class Entrance(Patch):
         raise NotImplementedError
 
     def _visit(self, method: str, args: Any, kwargs: Mapping[str, Any]) -> Visit:
-        """Where a call leads; if we fail, to where it came from."""
+        """
+        Where a call leads; if we fail, to where it came from.
+
+        A run that could not be opened has no seat that might refuse anything: under a fail-closed policy there is none.
+        """
         if not self.holders:
             return Visit(here())
         root = self.root or next(reversed(self.holders))
         self.look_again()
         with shielded(root.guard, "the run seat"):
             return self._entered(root, method, args, kwargs)
+        if here() is None and root.guard.fails_closed:
+            raise Halted(UNOPENED)
         return Visit(here())
 
     def _entered(self, root: Root, method: str, args: Any, kwargs: Mapping[str, Any]) -> Visit:

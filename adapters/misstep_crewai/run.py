@@ -16,6 +16,7 @@ from crewai.hooks import InterceptionPoint
 
 from misstep.events import Status
 from misstep.guard import Guard
+from misstep.judge import UNOPENED
 from misstep_crewai import course, gate
 from misstep_crewai.halted import Halted
 from misstep_crewai.live import Live, live_of
@@ -218,6 +219,8 @@ class RunSeat:
             if self._guard.strict:
                 raise
             self._guard.failed("the run seat", error)
+            if live_of(self._guard) is None and self._guard.fails_closed:
+                raise Halted(UNOPENED) from None  # no seat is there that might refuse anything
         return self
 
     def _enter(self) -> None:

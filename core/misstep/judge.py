@@ -21,6 +21,8 @@ UNCHECKED = (
     "Do not repeat it now; go on without it, or say that you could not do it."
 )
 
+UNOPENED = "[misstep: guard_failure] The run was not begun: it could not be guarded, and a rule fails closed."
+
 _UNCHECKED_RESULT = "[misstep: guard_failure] What the tool answered was withheld: it could not be checked."
 
 _THROWN_AWAY = "the reply that proposed it was thrown away"
