@@ -27,12 +27,15 @@ from crewai.tasks.task_output import TaskOutput
 from crewai.tools.agent_tools.base_agent_tools import BaseAgentTool
 from crewai.tools.base_tool import BaseTool
 from crewai.tools.structured_tool import CrewStructuredTool
+from crewai.utilities.task_output_storage_handler import TaskOutputStorageHandler
 
 from misstep.frameworks import needs, rely
 from misstep_crewai import VERSIONS
 
 __all__ = [
     "NEEDS",
+    "STORED",
+    "TOOL",
     "amend",
     "check",
     "co_workers",
@@ -124,6 +127,13 @@ def resolving(put_round: Callable[[Callable[..., Any]], Callable[..., Any]]) -> 
         yield
     finally:
         _dispatching._resolve_hooks = bare
+
+
+TOOL = ("_run", "_arun")
+"""The methods in which a tool of any class does its work, with its async twin."""
+
+STORED: type = TaskOutputStorageHandler
+"""Where CrewAI keeps the outputs of the last kickoff's tasks, in a file."""
 
 
 def event_scope() -> Any:

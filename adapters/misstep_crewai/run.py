@@ -80,6 +80,12 @@ class Attached:
                 object.__setattr__(each, "last_run", run)
 
 
+def guard_of(crew: Crew) -> Guard | None:
+    """The guard a crew is under."""
+    attached = _attached(crew)
+    return None if attached is None else attached.guard
+
+
 def _attached(crew: Crew) -> Attached | None:
     return crew.__dict__.get("misstep")
 

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -45,7 +46,8 @@ def verify(
     """
     inputs = None if input_ is None else _parsed(input_)
     try:
-        found = verify_app(_made(_loaded(name)), bodies=bodies, inputs=inputs)
+        with redirect_stdout(sys.stderr):  # what a framework prints is no part of the result
+            found = verify_app(_made(_loaded(name)), bodies=bodies, inputs=inputs)
     except (MisstepError, TypeError) as error:
         _stop(str(error))
     page = Page()

@@ -123,7 +123,8 @@ class Canary:
                     raise Endless(f"the run went on after {self._replies} replies")
                 return Say(f"{_MARK}-halt")
             spoken = self._spoken.setdefault(where or speaker, Spoken())
-            asked = [offer for offer in offers if offer.name not in spoken.proposed][: None if at_once else 1]
+            new = {offer.name: offer for offer in offers if offer.name not in spoken.proposed}
+            asked = list(new.values())[: None if at_once else 1]
             if asked:
                 spoken.proposed.update(offer.name for offer in asked)
                 return AskAll(tuple(self._ask(speaker, offer) for offer in asked))
