@@ -117,12 +117,13 @@ class CallIndex:
         agent = self._agent(event.instance)
         key = event.call or event.id
         known = self._by_call.get(key)
-        if known is not None and known.state == "open" and known.batch == event.batch:
+        text = canonical(event.arguments, event.raw)
+        asked = event.tool, text[:1000], event.batch  # two calls may bear one id
+        if known is not None and known.state == "open" and (known.tool, known.text, known.batch) == asked:
             return known
         if event.batch is None or event.batch != agent.batch:
             agent.batch = event.batch
             agent.round += 1
-        text = canonical(event.arguments, event.raw)
         call = Call(
             call=key,
             tool=event.tool,

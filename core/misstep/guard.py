@@ -266,9 +266,13 @@ class Guard(InForce):
         return self.judge(event).decision
 
     def verdict(self, event: ToolRequested) -> Verdict:
-        """What was decided of a call where it was proposed; judged now if it never was (one call, one verdict)."""
+        """
+        What was decided of a call where it was proposed; judged now if it never was (one call, one verdict).
+
+        A call that bears the id of another, or was changed since by somebody else, was never judged.
+        """
         session = self._sessions.get(event.run)
-        known = session.remembered(event.call) if session is not None else None
+        known = session.remembered(event.call, event) if session is not None else None
         if session is not None and event.says is not None:
             with session.run.lock:
                 session.run.heard_of(event)

@@ -54,7 +54,7 @@ class Judge:
         if isinstance(event, ModelResponded) and event.calls:
             return self._judge_calls(session, event, own)
         if isinstance(event, ToolRequested) and event.call is not None:
-            session.remember(event.call, own)
+            session.remember(event.call, own, event)
         return own
 
     def _judge_calls(self, session: Session, reply: ModelResponded, own: Verdict) -> Verdict:
@@ -64,7 +64,7 @@ class Judge:
         for request in requests:
             session.append(request)
             verdict = self._verdict(session, request, proposed=True)
-            session.remember(request.call or "", verdict)
+            session.remember(request.call or "", verdict, request)
             verdicts.append(verdict)
 
         types = frozenset[AnomalyType]().union(*(verdict.types for verdict in verdicts))

@@ -34,6 +34,11 @@ class Verdict:
 PASSED = Verdict()
 
 
+def _same(judged: ToolRequested, asked: ToolRequested) -> bool:
+    """Whether a call is the one that was judged; one that could not be read when it was proposed is by its id."""
+    return judged.raw is not None or (judged.tool, judged.arguments) == (asked.tool, asked.arguments)
+
+
 @dataclass(slots=True)
 class Effects:
     """What the journal had to do with a run: calls written down, answered from it, unknown, made once more."""
@@ -104,7 +109,7 @@ class Session:
         self.ledger = Ledger()
         self._news: list[Event] = []
         self._open: OrderedDict[str, tuple[AnomalyType, DecisionTaken]] = OrderedDict()
-        self._verdicts: OrderedDict[str, Verdict] = OrderedDict()
+        self._verdicts: OrderedDict[str, tuple[Verdict, ToolRequested | None]] = OrderedDict()
         self.asked: dict[str, Ask] = {}
         """The judged calls a person is to be asked about."""
         self._notices: OrderedDict[str, list[Verdict]] = OrderedDict()
@@ -256,9 +261,9 @@ class Session:
 
     # -- one call, one verdict ----------------------------------------------------------------------------------------
 
-    def remember(self, call: str, verdict: Verdict) -> None:
-        """Keep a call's verdict for the seats after this one."""
-        self._verdicts[call] = verdict
+    def remember(self, call: str, verdict: Verdict, asked: ToolRequested | None = None) -> None:
+        """Keep a call's verdict for the seats after this one; `asked` is what it is a verdict on."""
+        self._verdicts[call] = verdict, asked
         self._verdicts.move_to_end(call)
         if isinstance(verdict.decision, Ask):
             self.asked[call] = verdict.decision
@@ -267,9 +272,9 @@ class Session:
         if len(self._verdicts) > self.run.limits.calls:
             self.forget(next(iter(self._verdicts)))
 
-    def remembered(self, call: str | None) -> Verdict | None:
+    def remembered(self, call: str | None, asked: ToolRequested | None = None) -> Verdict | None:
         """
-        The verdict of a call; None where it was never judged.
+        The verdict of a call; None where it was never judged, or was judged with another tool or other arguments.
 
         It holds as long as no other reply proposes a call of that id: a node that runs again meets the same verdict.
         Where no reply was seen it holds while the call is open, since its id may then be used again unseen.
@@ -277,7 +282,8 @@ class Session:
         known = self.run.calls.get(call)
         if known is None or (known.state != "open" and known.batch is None):
             return None
-        return self._verdicts.get(call or "")
+        verdict, judged = self._verdicts.get(call or "", (None, None))
+        return None if asked is not None and judged is not None and not _same(judged, asked) else verdict
 
     def forget(self, call: str) -> None:
         """Drop a call's verdict: its reply was thrown away."""

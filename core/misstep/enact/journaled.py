@@ -154,7 +154,7 @@ class Journaled:
         session = self._seat.session
         if self._seat.pause is None:  # a node that runs again asks nobody twice
             with session.run.lock:
-                session.remember(self._requested.call or "", Verdict(refusal))
+                session.remember(self._requested.call or "", Verdict(refusal), self._requested)
         return refusal
 
     def _settle(self, state: State, result: str | None = None) -> Steps:

@@ -216,7 +216,7 @@ class _ToolCall:
         decided: Decision = Rewrite(answer.edited) if answer.verdict == "edit" else ALLOW
         with self._session.run.lock:
             verdict = Verdict(decided if objection is None else Refuse(objection))
-            self._session.remember(self._requested.call or "", verdict)
+            self._session.remember(self._requested.call or "", verdict, self._requested)
 
     def _refused(self, objection: str, verdict: Verdict | None = None) -> Any:
         answer = self._seat.object(objection)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.enforcement.langgraph import faults, peers, runs
+from tests.enforcement.langgraph import calls, faults, peers, runs
 from tests.enforcement.langgraph.paths import LANGGRAPH
 
-__all__ = ["LANGGRAPH", "faults", "peers", "runs"]
+__all__ = ["LANGGRAPH", "calls", "faults", "peers", "runs"]

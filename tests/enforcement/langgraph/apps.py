@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from langchain.agents import create_agent
-from langchain_core.messages import HumanMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.tools import BaseTool
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode, tools_condition
@@ -85,15 +85,34 @@ def repeating(*replies: Reply) -> Script:
     return Script(reply)
 
 
+class Verbatim(ScriptedChatModel):
+    """Says these messages, one after another in each conversation; what a script has no words for can be said so."""
+
+    def _reply(self, messages: list[BaseMessage]) -> AIMessage:
+        said = sum(isinstance(message, AIMessage) for message in messages)
+        return self.script[min(said, len(self.script) - 1)].model_copy()  # type: ignore[no-any-return]
+
+
+def asks(*proposed: tuple[str, str | None], **fields: Any) -> AIMessage:
+    """A reply that asks for `act` about these, each under its id."""
+    calls = [{"name": "act", "args": {"q": q}, "id": id_, "type": "tool_call"} for q, id_ in proposed]
+    return AIMessage("", tool_calls=calls, **fields)
+
+
 def acting(world: World, *names: str) -> list[Any]:
     """The world's tools; `act` where none is named."""
     return langchain_tools(world, names or ("act",))
 
 
-def builder(script: Script, tools: Tools, **node: Any) -> Any:
+def builder(script: Script | ScriptedChatModel, tools: Tools, **node: Any) -> Any:
     """A hand-made graph of a model node and a ToolNode, which takes the arguments that are left."""
-    model = ScriptedChatModel(script).bind_tools(tools)
+    model = model_of(script).bind_tools(tools)
     return joined(lambda state: {"messages": [model.invoke(state["messages"])]}, ToolNode(tools, **node))
+
+
+def model_of(script: Script | ScriptedChatModel) -> ScriptedChatModel:
+    """A model that plays the script."""
+    return script if isinstance(script, ScriptedChatModel) else ScriptedChatModel(script)
 
 
 def joined(llm: Any, tools: Any, **options: Any) -> Any:
@@ -115,14 +134,14 @@ def node(work: Any, **options: Any) -> Any:
     return graph
 
 
-def by_guarded(script: Script, tools: Tools, guard: Guard, **compiled: Any) -> Any:
+def by_guarded(script: Script | ScriptedChatModel, tools: Tools, guard: Guard, **compiled: Any) -> Any:
     """A hand-made graph, guarded."""
     return guarded(builder(script, tools), guard, **compiled)
 
 
-def by_middleware(script: Script, tools: Tools, guard: Guard, **compiled: Any) -> Any:
+def by_middleware(script: Script | ScriptedChatModel, tools: Tools, guard: Guard, **compiled: Any) -> Any:
     """`create_agent` with the middleware."""
-    return create_agent(ScriptedChatModel(script), list(tools), middleware=[MisstepMiddleware(guard)], **compiled)
+    return create_agent(model_of(script), list(tools), middleware=[MisstepMiddleware(guard)], **compiled)
 
 
 BOTH: tuple[Attach, ...] = (by_guarded, by_middleware)
