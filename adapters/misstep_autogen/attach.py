@@ -92,8 +92,13 @@ def _release(root: Root) -> None:
     root.release()
 
 
-def _patches(target: Any, path: str, seen: set[int]) -> Iterator[tuple[Patch, str]]:
+def patches(team_or_agent: Any) -> Iterator[tuple[Patch, str]]:
     """A patch for an agent or team and for each part of it, with the path by which a run gets there."""
+    path = "" if isinstance(team_or_agent, Team) else team_or_agent.name
+    yield from _patches(team_or_agent, path, set())
+
+
+def _patches(target: Any, path: str, seen: set[int]) -> Iterator[tuple[Patch, str]]:
     if id(target) in seen:
         return
     seen.add(id(target))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, ClassVar, TypeVar
 
 from misstep_autogen.live import Root
@@ -47,8 +50,30 @@ class Patch:
             self.restore()
 
     def original(self, name: str) -> Any:
-        """The object's own method."""
-        return self._originals[name]
+        """The object's own method; that of its class is looked up when it is called, as Python does."""
+        found = None if name in self._own else getattr(type(self.target), name, None)
+        return found.__get__(self.target) if inspect.isfunction(found) else self._originals[name]
+
+    def foreign(self) -> Iterator[tuple[str, Any]]:
+        """What somebody else has put in the place of the patch since, by the names of the attributes."""
+        held = vars(self.target)
+        return ((name, held.get(name)) for name, ours in self._ours.items() if held.get(name) != ours)
+
+    def ours(self, name: str) -> Any:
+        """What the patch has put in the place of an attribute."""
+        return self._ours[name]
+
+    def put_under(self, name: str, value: Any) -> Callable[[], None]:
+        """Put something in the place of what the object itself has under the patch; returns what undoes it."""
+        if name not in self._own:
+            return lambda: None
+        kept, self._originals[name] = self._originals[name], value
+        return partial(self._originals.__setitem__, name, kept)
+
+    @property
+    def further(self) -> Iterable[Patch]:
+        """The patches of what the object has made for itself."""
+        return ()
 
     def apply(self) -> None:
         """Put the patch in place."""

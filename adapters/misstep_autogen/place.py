@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextvars
-from collections.abc import AsyncGenerator, AsyncIterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -73,12 +73,17 @@ def at(place: Place | None) -> Iterator[None]:
         _here.reset(token)
 
 
-async def streamed(place: Place | None, stream: AsyncIterable[Any]) -> Stream:
+def streamed(place: Place | None, stream: AsyncIterable[Any]) -> Stream:
     """A stream made at a place: only its own code is there, not the code that reads it."""
+    return within(lambda: at(place), stream)
+
+
+async def within(entered: Callable[[], AbstractContextManager[None]], stream: AsyncIterable[Any]) -> Stream:
+    """A stream whose own code is in a context, and not the code that reads it."""
     iterator = aiter(stream)
     try:
         while True:
-            with at(place):
+            with entered():
                 try:
                     item = await anext(iterator)
                 except StopAsyncIteration:
@@ -87,5 +92,5 @@ async def streamed(place: Place | None, stream: AsyncIterable[Any]) -> Stream:
     finally:
         close = getattr(iterator, "aclose", None)
         if close is not None:
-            with at(place):
+            with entered():
                 await close()

@@ -52,6 +52,15 @@ MODEL_CLIENT = "_model_client"
 MANAGER_FACTORY = "_create_group_chat_manager_factory"
 """What a team makes its manager with, when it is first run."""
 
+MANAGER = BaseGroupChatManager
+"""What chooses a team's speakers."""
+
+ENDING = "_apply_termination_condition"
+"""Where a manager finds that its team is to end, once after every turn."""
+
+INPUT = "_get_input"
+"""Where a UserProxyAgent waits for a person."""
+
 CHOOSING = ("_transition_to_next_speakers", "_orchestrate_step")
 """Where a manager gives the next turn; the second is MagenticOne's."""
 
@@ -67,10 +76,13 @@ NEEDS = (
     *needs(MessageFilterAgent, "_wrapped_agent"),
     *needs(BaseGroupChat, MANAGER_FACTORY, "_participants", "_runtime", "_team_id", "load_state", "save_state"),
     *needs(BaseGroupChat, "_group_chat_manager_name", "_group_chat_manager_topic_type", "name"),
+    *needs(BaseGroupChat, "_embedded_runtime", "_initialized"),
     *needs(BaseGroupChat, run=("task",), run_stream=("task",)),
     *needs(BaseGroupChatManager, "_current_turn", "_message_thread", "_name", "_participant_names"),
     *needs(BaseGroupChatManager, "_signal_termination", "_termination_condition", CHOOSING[0]),
     *needs(BaseGroupChatManager, select_speaker=("thread",), update_message_thread=("messages",)),
+    *needs(BaseGroupChatManager, **{ENDING: ("delta", "increment_turn_count")}),
+    *needs(UserProxyAgent, **{INPUT: ("prompt", "cancellation_token")}),
     *needs(RoundRobinGroupChatManager, "_next_speaker_index"),
     *needs(SelectorGroupChat, MODEL_CLIENT),
     *needs(SelectorGroupChatManager, MODEL_CLIENT, "_model_context"),
@@ -146,10 +158,40 @@ def handoff_tools(agent: Any) -> Sequence[Any]:
 
 def called(workbench: Any) -> Iterator[Any]:
     """The agents and teams behind a workbench's tools: those of an AgentTool, a TeamTool and their like."""
-    for tool in getattr(workbench, "_tools", ()):
-        runner = getattr(tool, "_task_runner", None)
-        if isinstance(runner, ChatAgent | Team):
-            yield runner
+    for tool in tools(workbench):
+        if isinstance(runner(tool), ChatAgent | Team):
+            yield runner(tool)
+
+
+def tools(workbench: Any) -> Sequence[Any]:
+    """The tools a workbench of AutoGen's own is made of."""
+    return tuple(getattr(workbench, "_tools", ()))
+
+
+def renamed(workbench: Any) -> Mapping[str, str]:
+    """The tools that go by other names in a workbench: name → the tool's own name."""
+    names: Mapping[str, str] = getattr(workbench, "_override_name_to_original", {})
+    return names
+
+
+def runner(tool: Any) -> Any:
+    """The agent or team an AgentTool, a TeamTool or their like runs."""
+    return getattr(tool, "_task_runner", None)
+
+
+def function(tool: Any) -> Any:
+    """What a FunctionTool calls."""
+    return getattr(tool, "_func", None)
+
+
+def runtime(team: Any) -> Any:
+    """The runtime a team was given; None where it starts and stops one of its own."""
+    return None if getattr(team, "_embedded_runtime", True) else team._runtime
+
+
+def move(team: Any, runtime: Any) -> None:
+    """Put a team on another runtime, where it begins anew."""
+    team._runtime, team._initialized = runtime, False
 
 
 def unseen(agent: Any) -> bool:
@@ -167,7 +209,7 @@ def checks(agent: Any) -> dict[str, Check]:
 
 def says_of(workbench: Any, name: str) -> Classified | None:
     """What the code of a workbench's tool declares of its effect. AutoGen keeps no hints of an MCP server's."""
-    original = getattr(workbench, "_override_name_to_original", {}).get(name, name)
+    original = renamed(workbench).get(name, name)
     tool = next((each for each in getattr(workbench, "_tools", ()) if each.name == original), None)
     return None if tool is None else declared_on(tool, getattr(tool, "_func", None), type(tool).run)
 
@@ -220,6 +262,12 @@ def instructions(agent: Any) -> Collection[str] | None:
     """An agent's own system messages; None where it is not known which they are."""
     messages = getattr(agent, "_system_messages", None)
     return None if messages is None else [message.content for message in messages]
+
+
+def speaker_names(manager: Any) -> Collection[str]:
+    """The names of those a manager gives turns to."""
+    names: Collection[str] = manager._participant_names
+    return names
 
 
 def manager_name(team: Any) -> str:

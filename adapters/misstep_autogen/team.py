@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import aclosing
 from typing import Any
 
@@ -13,6 +13,7 @@ from misstep_autogen.entrance import Entrance, Visit
 from misstep_autogen.halted import Halted
 from misstep_autogen.live import Live, shielded
 from misstep_autogen.manager import ManagerPatch
+from misstep_autogen.patch import Patch
 from misstep_autogen.place import Place, Stream, here
 
 
@@ -44,6 +45,12 @@ class TeamPatch(Entrance):
         if self._manager is not None:
             self._manager.restore()
         self._hand_on(self._ours.get(private.MODEL_CLIENT), self._originals.get(private.MODEL_CLIENT))
+
+    @property
+    def further(self) -> Iterable[Patch]:
+        """That of the manager, once there is one."""
+        manager = self._manager
+        return (manager,) if manager is not None and manager.target is private.manager(self.target) else ()
 
     def speaker(self) -> Place | None:
         """Where the manager calls its model; its prompts are minutes of what others said."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -33,11 +34,16 @@ class Endless(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A tool a model can call: its name, its arguments' JSON schema, and whom it gives the turn to, if anybody."""
+    """
+    A tool a model can call: its name, its arguments' JSON schema, and whom it gives the turn to, if anybody.
+
+    `times` is how often that turn is given, to one who has only one reply in it.
+    """
 
     name: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
     leads_to: str | None = None
+    times: int = 1
 
 
 @dataclass(slots=True)
@@ -79,6 +85,8 @@ class Canary:
     """
 
     def __init__(self) -> None:
+        self.unasked = False
+        """Whether calls that no model proposed are to be refused as well, each under the name of who makes it."""
         self._lock = threading.RLock()
         self._marks = itertools.count(1)
         self.begin()
@@ -90,11 +98,18 @@ class Canary:
             self._sent: list[Sent] = []
             self._spoken: dict[str, Spoken] = {}
             self._speakers: set[str] = set()
+            self._led: Counter[str] = Counter()
             self._replies = 0
             self.halted = False
             """Whether the guard was told to end the run."""
             self.after = 0
             """How many replies were asked for since."""
+
+    def again(self) -> int:
+        """The same app runs once more, to go on where it stands; how much was sent into it so far."""
+        with self._lock:
+            self._replies = 0
+            return len(self._sent)
 
     # -- for the stubs of an adapter ----------------------------------------------------------------------------------
 
@@ -106,12 +121,13 @@ class Canary:
         *,
         where: str | None = None,
         at_once: bool = True,
+        done: str = f"{_MARK} is done",
     ) -> Say | AskAll:
         """
         What a stubbed model answers that is shown `texts` and can call `offers`.
 
         `speaker` is the part of the app it is; `where` tells two instances of it apart. With `at_once` false only one
-        call is proposed at a time. Raises `Endless`.
+        call is proposed at a time. `done` is said once nothing else is left to say. Raises `Endless`.
         """
         with self._lock:
             self.surfaced("\n".join(texts))
@@ -131,16 +147,20 @@ class Canary:
             if not spoken.rejected:
                 spoken.rejected = True
                 return Say(self._send(speaker).mark)
-            onward = next((each for each in offers if each.leads_to and each.leads_to not in self._speakers), None)
+            onward = next((each for each in offers if self._leads_on(each)), None)
             if onward is not None:
                 self._speakers.add(str(onward.leads_to))
+                self._led[str(onward.leads_to)] += 1
                 return AskAll((self._ask(speaker, onward, passes=True),))
-            return Say(f"{_MARK} is done")
+            return Say(done)
 
-    def executed(self, tool: str, call: str = "") -> bool:
-        """A stubbed tool is called, under a call's id where that is known; whether the call was to get through."""
+    def executed(self, tool: str, call: str = "", speaker: str = "") -> bool:
+        """
+        A stubbed tool is called, under a call's id and by a part of the app where those are known; whether it is to get
+        through.
+        """
         with self._lock:
-            sent = self._meant(tool, call)
+            sent = self._meant(tool, call, speaker)
             if sent is not None:
                 sent.happened = True
             return sent is not None and sent.passes
@@ -158,7 +178,7 @@ class Canary:
         """What must become of an event."""
         with self._lock:
             if isinstance(event, ToolRequested):
-                call = self._meant(event.tool, event.call or "")
+                call = self._meant(event.tool, event.call or "", event.instance or event.agent)
                 if call is None or call.passes:
                     return None
                 call.judged = True
@@ -181,6 +201,10 @@ class Canary:
                 seat, part = (Seat.TOOL, f"{sent.speaker}/{sent.tool}") if sent.tool else (Seat.MODEL, sent.speaker)
                 yield Checked(seat=seat, part=part, standing=sent.standing)
 
+    def _leads_on(self, offer: Offer) -> bool:
+        to = offer.leads_to
+        return bool(to) and (to not in self._speakers or 0 < self._led[str(to)] < offer.times)
+
     def _ask(self, speaker: str, offer: Offer, *, passes: bool = False) -> Ask:
         sent = self._send(speaker, offer.name)
         sent.passes = passes
@@ -191,10 +215,15 @@ class Canary:
         self._sent.append(sent)
         return sent
 
-    def _meant(self, tool: str, call: str) -> Sent | None:
-        """What was sent by that call: by its id, else the last of that tool."""
-        of_tool = [sent for sent in reversed(self._sent) if sent.tool == tool]
-        return next((sent for sent in of_tool if sent.mark in call), next(iter(of_tool), None))
+    def _meant(self, tool: str, call: str, speaker: str) -> Sent | None:
+        """What was sent by that call: by its id, whatever the tool's name is there, else the last of that tool."""
+        asked = [sent for sent in reversed(self._sent) if sent.tool]
+        by_id = next((sent for sent in asked if sent.mark in call), None)
+        if by_id is not None:
+            return by_id
+        whose = speaker if self.unasked else ""
+        found = next((sent for sent in asked if sent.tool == tool and (not whose or sent.speaker == whose)), None)
+        return self._send(whose, tool) if found is None and whose else found
 
 
 @dataclass(frozen=True)
