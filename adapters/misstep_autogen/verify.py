@@ -27,7 +27,7 @@ from misstep_autogen.keeping import Kept
 from misstep_autogen.messages import USER
 from misstep_autogen.patch import patch_of
 from misstep_autogen.stubs import stubbed
-from misstep_autogen.walk import guards, parts, paths
+from misstep_autogen.walk import guards, parts, paths, replaced
 from misstep_autogen.workbench import ToolPatch, WorkbenchPatch
 
 Run: TypeAlias = Callable[[Any], Awaitable[Any]]
@@ -77,13 +77,13 @@ class AutoGenRehearsal:
     @contextmanager
     def stubbed(self, canary: Canary) -> Iterator[None]:
         """While all that is real answers with a stub, and any guard but the one that is verified judges nothing."""
-        self._canary, self._kept = canary, Kept(self._app)
-        canary.unasked = True
+        self._canary, canary.unasked = canary, True
         with ExitStack() as stack:
             for guard in self._guards:
                 if guard.policy is not POLICY:
                     stack.enter_context(guard.rehearsing(Policy(), ()))
             stack.enter_context(stubbed(canary, paths(self._app), list(self._leaves()), bodies=self._bodies))
+            self._kept = Kept(self._app)
             stack.callback(self._kept.restore)
             stack.callback(self._given_up)
             yield
@@ -98,8 +98,9 @@ class AutoGenRehearsal:
         if self._copied() is not None:
             yield self._way("copy", lambda: self._on(self._copied(), entrances["run"])())
             yield self._way("copies at once", self._at_once)
-        yield self._way("halted", lambda: entrances["run"](app), halts=True)
-        yield self._way("halted stream", lambda: entrances["run_stream"](app), halts=True)
+        if self.seats is not None:
+            yield self._way("halted", lambda: entrances["run"](app), halts=True)
+            yield self._way("halted stream", lambda: entrances["run_stream"](app), halts=True)
 
     def _entrances(self) -> Iterator[tuple[str, Run]]:
         task, messages = self._task, _messages(self._task)
@@ -162,8 +163,14 @@ class AutoGenRehearsal:
         return list(await asyncio.gather(*(_apart(work) for work in works)))
 
     def _copied(self) -> Any:
-        """A deep copy; None where the app does not let itself be copied, or is on a runtime that is shared."""
-        if _on_given_runtime(self._app):
+        """
+        A deep copy; None where the app does not let itself be copied.
+
+        On a runtime of the application's a copy has none that goes, and a method of somebody else's acts on the
+        original.
+        """
+        shared = (True for patch, _ in patches(self._app) for _ in replaced(patch))
+        if _on_given_runtime(self._app) or any(shared):
             return None
         try:
             return copy.deepcopy(self._app)

@@ -121,10 +121,13 @@ def _part(seat: Seat, name: str, patch: Patch, guard: Guard | None, why: str = "
 
 def overwritten(patch: Patch) -> list[str]:
     """What of a patch somebody else has overwritten; what calls the patch in its turn leaves it in place."""
-    if not patch.holders:
-        return []
-    each_foreign = [(each, *foreign) for each in (patch, *patch.further) for foreign in each.foreign()]
-    return [name for each, name, now in each_foreign if name in _SEATS and not calls(now, each.ours(name))]
+    return [name for name, now, ours in replaced(patch) if not calls(now, ours)]
+
+
+def replaced(patch: Patch) -> Iterator[tuple[str, Any, Any]]:
+    """The methods somebody has put in the place of ours, with both."""
+    for each in (patch, *patch.further) if patch.holders else ():
+        yield from ((name, now, each.ours(name)) for name, now in each.foreign() if name in _SEATS)
 
 
 def calls(foreign: Any, ours: Any) -> bool:

@@ -187,7 +187,8 @@ def _tried(way: Way, canary: Canary, guard: Guard, seats: Seats | None, found: _
     if seats is not None and Seat.RUN in seats.enacts:
         found.add(way.name, _run(way, canary, guard, ending))
     if ending.error is not None and not isinstance(ending.error, Halted):
-        found.stopped(way.name, f"it raised {type(ending.error).__name__}: {ending.error}")
+        said = str(ending.error).strip().partition("\n")[0]  # a framework may write a whole traceback into it
+        found.stopped(way.name, f"it raised {type(ending.error).__name__}: {said}")
     elif not way.halts:
         found.missing(way.name)
     return True
