@@ -172,6 +172,8 @@ class AutoGenRehearsal:
         shared = (True for patch, _ in patches(self._app) for _ in replaced(patch))
         if _on_given_runtime(self._app) or any(shared):
             return None
+        assert self._kept is not None
+        self._kept.unbind()
         try:
             return copy.deepcopy(self._app)
         except Exception:

@@ -118,16 +118,20 @@ class Machine(CodeExecutor):
     """Runs code, and says so."""
 
     async def execute_code_blocks(self, code_blocks: Any, cancellation_token: Any) -> CodeResult:
+        """Run it."""
         REAL.append("code")
         return CodeResult(exit_code=0, output="done")
 
     async def start(self) -> None:
+        """Begin."""
         REAL.append("machine")
 
     async def stop(self) -> None:
+        """End."""
         REAL.append("machine")
 
     async def restart(self) -> None:
+        """Begin anew."""
         REAL.append("machine")
 
     def _to_config(self) -> Any:
@@ -138,26 +142,33 @@ class Server(Workbench):
     """Tools of somebody else's, which would have to be asked for them."""
 
     async def list_tools(self) -> list[Any]:
+        """Ask for the tools."""
         REAL.append("server")
         return []
 
     async def call_tool(self, name: str, *args: Any, **kwargs: Any) -> ToolResult:
+        """Call one."""
         REAL.append("server")
         return ToolResult(name=name, result=[])
 
     async def start(self) -> None:
+        """Begin."""
         REAL.append("server")
 
     async def stop(self) -> None:
+        """End."""
         REAL.append("server")
 
     async def reset(self) -> None:
+        """Begin anew."""
         REAL.append("server")
 
     async def save_state(self) -> dict[str, Any]:
+        """Nothing."""
         return {}
 
-    async def load_state(self, state: Any) -> None: ...
+    async def load_state(self, state: Any) -> None:
+        """Nothing."""
 
 
 class Custom(BaseChatAgent):
@@ -169,12 +180,15 @@ class Custom(BaseChatAgent):
 
     @property
     def produced_message_types(self) -> Any:
+        """A text."""
         return (TextMessage,)
 
     async def on_messages(self, messages: Any, cancellation_token: Any) -> Response:
+        """Its turn."""
         return Response(chat_message=TextMessage(content=str(await self.body()), source=self.name))
 
-    async def on_reset(self, cancellation_token: Any) -> None: ...
+    async def on_reset(self, cancellation_token: Any) -> None:
+        """Nothing."""
 
 
 class Answer(BaseModel):
@@ -637,9 +651,11 @@ class Kept:
         self.events: list[Event] = []
 
     def emit(self, event: Event) -> None:
+        """Keep it."""
         self.events.append(event)
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Nothing."""
 
 
 ROOTS = (ChatCompletionClient, BaseTool, Workbench, CodeExecutor, Memory, ChatAgent, Team)
@@ -732,7 +748,7 @@ def test_no_guard_at_work_is_verified() -> None:
 
 def test_what_is_no_team_is_refused() -> None:
     """A tool is no app."""
-    with pytest.raises(TypeError, match="cannot be verified|no AutoGen team or agent"):
+    with pytest.raises(TypeError, match="cannot be verified"):
         Guard().verify(MaxMessageTermination(1))
 
 
