@@ -13,6 +13,7 @@ from autogen_core.model_context import ChatCompletionContext
 from autogen_core.models import ChatCompletionClient
 from pydantic import BaseModel
 
+from misstep_autogen import private
 from misstep_autogen.patch import Patch
 
 _STATEFUL = (ChatAgent, Team, TerminationCondition, ChatCompletionContext, Patch)
@@ -39,8 +40,8 @@ class Kept:
     def unbind(self) -> None:
         """Let queues and events that another event loop has used be used by a new one."""
         for thing in self._things:
-            if getattr(thing, "_loop", None) is not None and _waits(thing):
-                thing._loop = None
+            if _waits(thing):
+                private.unbind(thing)
 
 
 def _within(thing: Any, seen: set[int]) -> Iterator[Any]:

@@ -248,3 +248,8 @@ class ModelProxy:
         client, find = copy.deepcopy((self._misstep_client, self._misstep_find), memo)
         clone.__dict__.update(_misstep_client=client, _misstep_find=find)
         return clone
+
+
+def behind(client: Any) -> Any:
+    """The application's own client, where that is given or a proxy in its place."""
+    return client._misstep_client if type(client) is ModelProxy else client

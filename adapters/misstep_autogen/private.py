@@ -200,6 +200,12 @@ def unseen(agent: Any) -> bool:
     return not sees and not isinstance(agent, UserProxyAgent)
 
 
+def unbind(waiting: Any) -> None:
+    """Let a queue, an event or a lock on which nobody waits be used by another event loop."""
+    if getattr(waiting, "_loop", None) is not None:
+        waiting._loop = None
+
+
 def checks(agent: Any) -> dict[str, Check]:
     """How AutoGen itself judges the arguments of an agent's tools."""
     tools = [tool for workbench in workbenches(agent) for tool in getattr(workbench, "_tools", ())]

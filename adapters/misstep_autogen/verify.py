@@ -25,6 +25,7 @@ from misstep_autogen.attach import patches
 from misstep_autogen.entered import trial
 from misstep_autogen.keeping import Kept
 from misstep_autogen.messages import USER
+from misstep_autogen.model import behind
 from misstep_autogen.patch import patch_of
 from misstep_autogen.stubs import stubbed
 from misstep_autogen.walk import guards, parts, paths, replaced
@@ -186,7 +187,7 @@ class AutoGenRehearsal:
                 yield patch.target
             else:
                 clients = (getattr(patch.target, name) for name in private.clients(patch.target))
-                yield from (getattr(client, "_misstep_client", client) for client in clients)
+                yield from map(behind, clients)
             yield from private.tools(patch.target) if isinstance(patch, WorkbenchPatch) else ()
 
     def _given_up(self) -> None:

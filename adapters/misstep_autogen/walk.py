@@ -66,7 +66,7 @@ def parts(app: Any, guard: Guard | None, *, bodies: bool) -> Iterator[Part]:
 def tool_names(workbench: Any) -> list[str]:
     """The names of a workbench's tools; one stands for all where the workbench would have to be asked for them."""
     if not isinstance(workbench, StaticWorkbench):
-        return [f"{type(workbench).__name__}_tool"]
+        return [f"{type(workbench).__name__}-tool"]
     renamed = {original: name for name, original in private.renamed(workbench).items()}
     return [renamed.get(tool.name, tool.name) for tool in private.tools(workbench)]
 

@@ -639,7 +639,7 @@ def test_an_mcp_server_is_not_started(tmp_path: Path) -> None:
     workbench = McpWorkbench(StdioServerParams(command="touch", args=[str(mark)]))
     guard = Guard()
     found = guard.verify(guarded(agent(tools=None, workbench=workbench), guard))
-    assert standing(found, Seat.TOOL, "a/McpWorkbench_tool") == {Standing.ENFORCED}
+    assert standing(found, Seat.TOOL, "a/McpWorkbench-tool") == {Standing.ENFORCED}
     assert not found.broken
     assert not mark.exists()
 
@@ -747,8 +747,8 @@ def test_no_guard_at_work_is_verified() -> None:
 
 
 def test_what_is_no_team_is_refused() -> None:
-    """A tool is no app."""
-    with pytest.raises(TypeError, match="cannot be verified"):
+    """A condition is no app."""
+    with pytest.raises(TypeError, match="is no AutoGen team or agent"):
         Guard().verify(MaxMessageTermination(1))
 
 
