@@ -269,7 +269,8 @@ class Guard(InForce):
         """
         What was decided of a call where it was proposed; judged now if it never was (one call, one verdict).
 
-        A call that bears the id of another, or was changed since by somebody else, was never judged.
+        A call that bears the id of another, or was changed since by somebody else, was never judged (a person who was
+        to be asked is asked about what has become of it).
         """
         session = self._sessions.get(event.run)
         known = session.remembered(event.call, event) if session is not None else None

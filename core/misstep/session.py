@@ -274,7 +274,8 @@ class Session:
 
     def remembered(self, call: str | None, asked: ToolRequested | None = None) -> Verdict | None:
         """
-        The verdict of a call; None where it was never judged, or was judged with another tool or other arguments.
+        The verdict of a call; None where it was never judged, or was judged with another tool or other arguments:
+        but one that a person is to be asked about is asked about, whatever has become of it since.
 
         It holds as long as no other reply proposes a call of that id: a node that runs again meets the same verdict.
         Where no reply was seen it holds while the call is open, since its id may then be used again unseen.
@@ -283,7 +284,9 @@ class Session:
         if known is None or (known.state != "open" and known.batch is None):
             return None
         verdict, judged = self._verdicts.get(call or "", (None, None))
-        return None if asked is not None and judged is not None and not _same(judged, asked) else verdict
+        if asked is None or judged is None or verdict is None or isinstance(verdict.decision, Ask):
+            return verdict
+        return verdict if _same(judged, asked) else None
 
     def forget(self, call: str) -> None:
         """Drop a call's verdict: its reply was thrown away."""

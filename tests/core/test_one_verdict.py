@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from misstep import Anomaly, AnomalyType, Guard, Policy, Rule, Rung
+from misstep import Anomaly, AnomalyType, Answer, Guard, Policy, Rule, Rung
 from misstep.decisions import Kind
 from misstep.events import ModelResponded, ProposedCall, ToolRequested
 from misstep.run import Run
@@ -66,3 +66,11 @@ def test_a_call_made_as_it_was_proposed() -> None:
     proposes(guard, ("a", "bad"))
     assert [made(guard, "a", "bad") for _ in range(3)] == [Kind.REFUSE] * 3
     assert len(guard.report("r").runs[0].anomalies) == 1
+
+
+def test_a_call_that_was_changed_while_a_person_is_asked() -> None:
+    """What nobody saw is not made on a word given for something else: the person is asked about what it is now."""
+    rules = {AnomalyType.UNSAFE_COMMAND: Rule(ladder=(Rung(kind=Kind.ASK, limit=9),))}
+    guard = Guard(Policy(rules=rules), detectors=[Bad()], approver=lambda question: Answer("reject"), strict=True)
+    proposes(guard, ("a", "bad"))
+    assert made(guard, "a", "good") is Kind.ASK
