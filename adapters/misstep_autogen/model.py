@@ -231,6 +231,11 @@ class ModelProxy:
             raw = yield from seats[0].without_tool_seats(raw)
         return raw
 
+    @property
+    def misstep_behind(self) -> Any:
+        """The client itself."""
+        return self._misstep_client
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
@@ -252,4 +257,4 @@ class ModelProxy:
 
 def behind(client: Any) -> Any:
     """The application's own client, where that is given or a proxy in its place."""
-    return client._misstep_client if type(client) is ModelProxy else client
+    return client.misstep_behind if type(client) is ModelProxy else client

@@ -76,7 +76,7 @@ def _all(cls: type) -> Iterator[type]:
 
 def _on_itself(part: Any, name: str, make: Make, stack: ExitStack) -> None:
     """A stub for a method a part has for itself, be it under our patch or in its place."""
-    patch, held = patch_of(part), vars(part)
+    patch, held = patch_of(part), getattr(part, "__dict__", {})
     stub = types.MethodType(make(held.get(name)), part)
     if patch is not None and patch.holders:
         stack.callback(patch.put_under(name, stub))
