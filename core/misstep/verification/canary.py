@@ -160,7 +160,7 @@ class Canary:
         through.
         """
         with self._lock:
-            sent = self._meant(tool, call, speaker)
+            sent = (None if call else self._awaited(tool)) or self._meant(tool, call, speaker)
             if sent is not None:
                 sent.happened = True
             return sent is not None and sent.passes
@@ -214,6 +214,10 @@ class Canary:
         sent = Sent(speaker, f"{_MARK}-{next(self._marks):04}", tool)
         self._sent.append(sent)
         return sent
+
+    def _awaited(self, tool: str) -> Sent | None:
+        """The call of a tool that is to get through and has not yet: of two runs at once one may be further on."""
+        return next((sent for sent in self._sent if sent.tool == tool and sent.passes and not sent.happened), None)
 
     def _meant(self, tool: str, call: str, speaker: str) -> Sent | None:
         """What was sent by that call: by its id, whatever the tool's name is there, else the last of that tool."""
