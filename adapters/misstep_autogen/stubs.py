@@ -27,6 +27,7 @@ from autogen_core.tools import (
 )
 
 from misstep.verification import Canary
+from misstep.verification.stubs import TOLD, Make, replaced, subclasses
 from misstep_autogen import private
 from misstep_autogen.entered import entering, speaker
 from misstep_autogen.patch import patch_of
@@ -34,11 +35,6 @@ from misstep_autogen.place import Stream, within
 from misstep_autogen.speaking import EACH, Speech
 from misstep_autogen.walk import calls, is_own, tool_names
 from misstep_autogen.workbench import EXECUTE
-
-Make = Callable[[Any], Any]
-"""What makes a stub of a method."""
-
-_TOLD = "a stub of misstep's verification"
 
 _STUBBED = (ChatCompletionClient, BaseTool, Workbench, CodeExecutor, Memory, ChatAgent, Team, private.MANAGER)
 
@@ -56,22 +52,12 @@ def stubbed(canary: Canary, paths: Mapping[int, str], parts: Sequence[Any], *, b
     """
     stubs = _Stubs(canary, paths, bodies=bodies)
     with ExitStack() as stack:
-        for cls in {each for base in _STUBBED for each in _all(base)} | {type(part) for part in parts}:
-            for name, make in stubs.of(cls).items():
-                if name in vars(cls):
-                    stack.callback(setattr, cls, name, vars(cls)[name])
-                    setattr(cls, name, make(vars(cls)[name]))
+        classes = {each for base in _STUBBED for each in subclasses(base)} | {type(part) for part in parts}
+        stack.enter_context(replaced((cls, name, make) for cls in classes for name, make in stubs.of(cls).items()))
         for part in parts:
             for name, make in stubs.of(type(part), leaf=True).items():
                 _on_itself(part, name, make, stack)
         yield
-
-
-def _all(cls: type) -> Iterator[type]:
-    yield cls
-    subclasses: list[type] = cls.__subclasses__()
-    for sub in subclasses:
-        yield from _all(sub)
 
 
 def _on_itself(part: Any, name: str, make: Make, stack: ExitStack) -> None:
@@ -156,7 +142,7 @@ class _Stubs:
             if self._turns[manager] <= EACH * (1 + len(private.speaker_names(manager))):
                 return False
             self._turns.pop(manager, None)
-            await private.stop(manager, _TOLD)
+            await private.stop(manager, TOLD)
             return True
 
         return ending
@@ -198,7 +184,7 @@ class _Stubs:
     def _run(self, original: Any) -> Any:
         async def run(tool: Any, *args: Any, call_id: str | None = None, **kwargs: Any) -> Any:
             if not self._canary.executed(tool.name, call_id or _called.get(), speaker()):
-                return _TOLD
+                return TOLD
             return await original(tool, *args, **kwargs)
 
         return run
@@ -216,14 +202,14 @@ class _Stubs:
             workbench: Any, name: str, arguments: Any = None, cancellation_token: Any = None, call_id: Any = None
         ) -> ToolResult:
             self._canary.executed(name, call_id or "", speaker())
-            return ToolResult(name=name, result=[TextResultContent(content=_TOLD)], is_error=False)
+            return ToolResult(name=name, result=[TextResultContent(content=TOLD)], is_error=False)
 
         return call_tool
 
     def _execute(self, original: Any) -> Any:
         async def execute_code_blocks(executor: Any, *args: Any, **kwargs: Any) -> CodeResult:
             self._canary.executed(EXECUTE, "", speaker())
-            return CodeResult(exit_code=0, output=_TOLD)
+            return CodeResult(exit_code=0, output=TOLD)
 
         return execute_code_blocks
 
@@ -247,14 +233,14 @@ def _calling(call_id: str | None) -> Iterator[None]:
 
 def _passed(original: Any) -> Any:
     async def on_messages(agent: Any, messages: Any, cancellation_token: Any) -> Response:
-        return Response(chat_message=TextMessage(content=_TOLD, source=agent.name))
+        return Response(chat_message=TextMessage(content=TOLD, source=agent.name))
 
     return on_messages
 
 
 def _passed_stream(original: Any) -> Any:
     async def on_messages_stream(agent: Any, messages: Any, cancellation_token: Any) -> Stream:
-        yield Response(chat_message=TextMessage(content=_TOLD, source=agent.name))
+        yield Response(chat_message=TextMessage(content=TOLD, source=agent.name))
 
     return on_messages_stream
 
@@ -278,7 +264,7 @@ def _answering(make: Callable[[], Any]) -> Make:
 
 
 _nothing = _answering(lambda: None)
-_input = _answering(lambda: _TOLD)
+_input = _answering(lambda: TOLD)
 _no_memories = _answering(lambda: MemoryQueryResult(results=[]))
 _no_update = _answering(lambda: UpdateContextResult(memories=MemoryQueryResult(results=[])))
 
@@ -286,6 +272,6 @@ _no_update = _answering(lambda: UpdateContextResult(memories=MemoryQueryResult(r
 def _listed(original: Any) -> Any:
     async def list_tools(workbench: Any) -> list[Any]:
         parameters = {"type": "object", "properties": {}, "required": [], "additionalProperties": False}
-        return [{"name": name, "description": _TOLD, "parameters": parameters} for name in tool_names(workbench)]
+        return [{"name": name, "description": TOLD, "parameters": parameters} for name in tool_names(workbench)]
 
     return list_tools

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 from crewai.knowledge.knowledge import Knowledge
@@ -15,37 +15,25 @@ from crewai.tools.base_tool import BaseTool
 from misstep.testing import AskAll, Say
 from misstep.verification import Canary, Offer
 from misstep.verification.arguments import arguments_for
+from misstep.verification.stubs import TOLD, Make, Stub, replaced, subclasses
 from misstep_crewai import private
 from misstep_crewai.messages import declared, words
 from misstep_crewai.place import place
 
-Stub = tuple[type, str, Callable[[Any], Any]]
-"""A class, one of its methods, and what makes a stub of the original."""
 
-
-@contextmanager
-def stubbed(canary: Canary, leads: Mapping[str, str]) -> Iterator[None]:
+def stubbed(canary: Canary, leads: Mapping[str, str]) -> AbstractContextManager[None]:
     """
     While every model and tool there is answers with a stub, in every thread.
 
     `leads` are the tools that are called for real once a call of theirs is to get through, with where they lead.
     """
-    originals: list[tuple[type, str, Any]] = []
-    try:
-        for cls, name, stub in _stubs(canary, leads):
-            if name in vars(cls):
-                originals.append((cls, name, vars(cls)[name]))
-                setattr(cls, name, stub(vars(cls)[name]))
-        yield
-    finally:
-        for cls, name, original in reversed(originals):
-            setattr(cls, name, original)
+    return replaced(_stubs(canary, leads))
 
 
 def _stubs(canary: Canary, leads: Mapping[str, str]) -> Iterator[Stub]:
-    for cls in _all(BaseLLM):
+    for cls in subclasses(BaseLLM):
         yield from ((cls, "call", _call(canary, leads)), (cls, "acall", _acall(canary, leads)))
-    for cls in _all(BaseTool):
+    for cls in subclasses(BaseTool):
         yield from ((cls, name, stub) for name, stub in zip(private.TOOL, (_tool(canary), _atool(canary)), strict=True))
         if cls is not BaseTool:  # whose own way in leads to the methods above
             yield from ((cls, "run", _tool(canary)), (cls, "arun", _atool(canary)))
@@ -55,14 +43,7 @@ def _stubs(canary: Canary, leads: Mapping[str, str]) -> Iterator[Stub]:
         yield private.STORED, name, _nothing
 
 
-def _all(cls: type) -> Iterator[type]:
-    yield cls
-    subclasses: list[type] = cls.__subclasses__()
-    for sub in subclasses:
-        yield from _all(sub)
-
-
-def _call(canary: Canary, leads: Mapping[str, str]) -> Callable[[Any], Any]:
+def _call(canary: Canary, leads: Mapping[str, str]) -> Make:
     def stub(original: Any) -> Any:
         @functools.wraps(original)
         def call(llm: Any, messages: Any, tools: Any = None, *args: Any, **kwargs: Any) -> Any:
@@ -73,7 +54,7 @@ def _call(canary: Canary, leads: Mapping[str, str]) -> Callable[[Any], Any]:
     return stub
 
 
-def _acall(canary: Canary, leads: Mapping[str, str]) -> Callable[[Any], Any]:
+def _acall(canary: Canary, leads: Mapping[str, str]) -> Make:
     def stub(original: Any) -> Any:
         @functools.wraps(original)
         async def acall(llm: Any, messages: Any, tools: Any = None, *args: Any, **kwargs: Any) -> Any:
@@ -124,29 +105,26 @@ def _co_workers(tool: str, agent: Any) -> list[str]:
     return [role for each in tools if declared([each])[0].name == tool for role in private.co_workers(each)]
 
 
-def _tool(canary: Canary) -> Callable[[Any], Any]:
+def _tool(canary: Canary) -> Make:
     def stub(original: Any) -> Any:
         @functools.wraps(original)
         def run(tool: Any, *args: Any, **kwargs: Any) -> Any:
-            return original(tool, *args, **kwargs) if canary.executed(_name(tool)) else _RESULT
+            return original(tool, *args, **kwargs) if canary.executed(_name(tool)) else TOLD
 
         return run
 
     return stub
 
 
-def _atool(canary: Canary) -> Callable[[Any], Any]:
+def _atool(canary: Canary) -> Make:
     def stub(original: Any) -> Any:
         @functools.wraps(original)
         async def arun(tool: Any, *args: Any, **kwargs: Any) -> Any:
-            return await original(tool, *args, **kwargs) if canary.executed(_name(tool)) else _RESULT
+            return await original(tool, *args, **kwargs) if canary.executed(_name(tool)) else TOLD
 
         return arun
 
     return stub
-
-
-_RESULT = "a stub of misstep's verification"
 
 
 def _name(tool: BaseTool) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 from langchain_core.language_models.chat_models import BaseChatModel
@@ -18,53 +18,34 @@ from langchain_core.tools import BaseTool
 
 from misstep.testing import AskAll, Say
 from misstep.verification import Canary, Offer
+from misstep.verification.stubs import TOLD, Make, Stub, replaced, subclasses
 from misstep_langgraph import private
 from misstep_langgraph.messages import declared, words
 from misstep_langgraph.place import place
 
-Stub = tuple[type, str, Callable[[Any], Any]]
-"""A class, one of its methods, and what makes a stub of the original."""
-
 _USAGE: Any = {"input_tokens": 1, "output_tokens": 1, "total_tokens": 2}
 
 
-@contextmanager
-def stubbed(canary: Canary, leads: Mapping[str, str]) -> Iterator[None]:
+def stubbed(canary: Canary, leads: Mapping[str, str]) -> AbstractContextManager[None]:
     """
     While every model, tool and retriever there is answers with a stub, in every thread.
 
     `leads` are the tools that are called for real once a call of theirs is to get through, with where they lead.
     """
-    originals: list[tuple[type, str, Any]] = []
-    try:
-        for cls, name, stub in _stubs(canary, leads):
-            if name in vars(cls):
-                originals.append((cls, name, vars(cls)[name]))
-                setattr(cls, name, stub(vars(cls)[name]))
-        yield
-    finally:
-        for cls, name, original in reversed(originals):
-            setattr(cls, name, original)
+    return replaced(_stubs(canary, leads))
 
 
 def _stubs(canary: Canary, leads: Mapping[str, str]) -> Iterator[Stub]:
     """What classes define themselves is replaced, so that all that LangChain puts round it is the real thing."""
     chat = _Chat(canary, leads)
-    methods: tuple[tuple[Any, tuple[str, ...], tuple[Callable[[Any], Any], ...]], ...] = (
+    methods: tuple[tuple[Any, tuple[str, ...], tuple[Make, ...]], ...] = (
         (BaseChatModel, private.CHAT, (chat.generate, chat.agenerate, chat.stream, chat.astream)),
         (BaseLLM, private.COMPLETION, (chat.complete, chat.acomplete)),
         (BaseTool, private.TOOL, (_tool(canary), _atool(canary))),
         (BaseRetriever, private.RETRIEVER, (_nothing, _anothing)),
     )
     for base, names, stubs in methods:
-        yield from ((cls, name, stub) for cls in _all(base) for name, stub in zip(names, stubs, strict=True))
-
-
-def _all(cls: type) -> Iterator[type]:
-    yield cls
-    subclasses: list[type] = cls.__subclasses__()
-    for sub in subclasses:
-        yield from _all(sub)
+        yield from ((cls, name, stub) for cls in subclasses(base) for name, stub in zip(names, stubs, strict=True))
 
 
 class _Chat:
@@ -151,7 +132,7 @@ def _speaker(manager: Any) -> tuple[str, str]:
     return "/".join(nodes), f"{metadata.get('thread_id')}:{path.rpartition('|')[0]}:{nodes[-1]}"
 
 
-def _tool(canary: Canary) -> Callable[[Any], Any]:
+def _tool(canary: Canary) -> Make:
     def stub(original: Any) -> Any:
         @functools.wraps(original)  # LangChain reads from its signature what it is to be given
         def run(tool: Any, *args: Any, **kwargs: Any) -> Any:
@@ -162,7 +143,7 @@ def _tool(canary: Canary) -> Callable[[Any], Any]:
     return stub
 
 
-def _atool(canary: Canary) -> Callable[[Any], Any]:
+def _atool(canary: Canary) -> Make:
     def stub(original: Any) -> Any:
         @functools.wraps(original)
         async def arun(tool: Any, *args: Any, **kwargs: Any) -> Any:
@@ -174,8 +155,7 @@ def _atool(canary: Canary) -> Callable[[Any], Any]:
 
 
 def _result(tool: Any) -> Any:
-    told = "a stub of misstep's verification"
-    return (told, None) if tool.response_format == "content_and_artifact" else told
+    return (TOLD, None) if tool.response_format == "content_and_artifact" else TOLD
 
 
 def _nothing(original: Any) -> Any:

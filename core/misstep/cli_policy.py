@@ -7,7 +7,7 @@ import json
 import warnings
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
@@ -19,7 +19,7 @@ from misstep.policy import Policy, load_policy, schema, starter
 from misstep.redact import printable
 from misstep.seats import Seats
 from misstep.support import Means, gaps
-from misstep.terminal import Format, Page, piped
+from misstep.terminal import Format, Page, piped, stop
 from misstep.terminal_policy import Check, checked, compared, tried
 from misstep.trial import SCHEMA, Comparison, Trial
 
@@ -50,9 +50,9 @@ def init(
         with file.open("w" if force else "x", encoding="utf-8") as opened:
             opened.write(starter())
     except FileExistsError:
-        _stop(f"{file} is there already: --force overwrites it", 1)
+        stop(f"{file} is there already: --force overwrites it", 1)
     except OSError as error:
-        _stop(f"{file} cannot be written: {error.strerror}", 1)
+        stop(f"{file} cannot be written: {error.strerror}", 1)
     typer.echo(f"{printable(str(file))} is written. `misstep policy check` finds mistakes in it.")
 
 
@@ -160,7 +160,7 @@ def _seats(adapter: Adapter) -> list[Seats]:
             warnings.simplefilter("ignore", UntriedVersionWarning)  # no part of what the adapter says of itself
             module = importlib.import_module(f"misstep_{adapter}.seats")
     except (ChangedFrameworkError, MissingExtraError, UnsupportedVersionError) as error:
-        _stop(f"what `{adapter}` can enact is not known here: {error}", 2)
+        stop(f"what `{adapter}` can enact is not known here: {error}", 2)
     return [seats for seats in vars(module).values() if isinstance(seats, Seats)]
 
 
@@ -168,9 +168,4 @@ def _loaded(file: str) -> Policy:
     try:
         return load_policy(file)
     except PolicyError as error:
-        _stop(str(error), 2)
-
-
-def _stop(message: str, code: int) -> NoReturn:
-    typer.echo("\n".join(printable(line) for line in message.splitlines()), err=True)
-    raise typer.Exit(code)
+        stop(str(error), 2)

@@ -8,13 +8,12 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import redirect_stdout
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
 from misstep.errors import MisstepError
-from misstep.redact import printable
-from misstep.terminal import Block, Format, Page, piped
+from misstep.terminal import Block, Format, Page, piped, stop
 from misstep.verification import Standing, Verification
 from misstep.verification import verify as verify_app
 
@@ -49,7 +48,7 @@ def verify(
         with redirect_stdout(sys.stderr):  # what a framework prints is no part of the result
             found = verify_app(_made(_loaded(name)), bodies=bodies, inputs=inputs)
     except (MisstepError, TypeError) as error:
-        _stop(str(error))
+        stop(str(error))
     page = Page()
     with piped():
         if format_ is Format.JSON:
@@ -83,15 +82,15 @@ def _document(found: Verification) -> dict[str, object]:
 def _loaded(name: str) -> Any:
     module, colon, path = name.partition(":")
     if not (module and colon and path):
-        _stop(f"`MODULE:OBJECT` is wanted, such as `app:graph`, found {name!r}")
+        stop(f"`MODULE:OBJECT` is wanted, such as `app:graph`, found {name!r}")
     sys.path.insert(0, os.getcwd())
     try:
         found: Any = importlib.import_module(module)
     except Exception as error:
-        _stop(f"`{module}` cannot be imported: {type(error).__name__}: {error}")
+        stop(f"`{module}` cannot be imported: {type(error).__name__}: {error}")
     for step in path.split("."):
         if not hasattr(found, step):
-            _stop(f"`{module}` has no `{path}`")
+            stop(f"`{module}` has no `{path}`")
         found = getattr(found, step)
     return found
 
@@ -103,16 +102,11 @@ def _made(found: Any) -> Any:
     try:
         return found()
     except Exception as error:
-        _stop(f"the function that makes the app raised {type(error).__name__}: {error}")
+        stop(f"the function that makes the app raised {type(error).__name__}: {error}")
 
 
 def _parsed(text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        _stop(f"--input is no JSON: {error}")
-
-
-def _stop(message: str) -> NoReturn:
-    typer.echo("\n".join(printable(line) for line in message.splitlines()), err=True)
-    raise typer.Exit(2)
+        stop(f"--input is no JSON: {error}")

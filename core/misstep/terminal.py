@@ -8,7 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NoReturn
 
+import typer
 from rich.console import Console
 from rich.text import Text
 
@@ -84,6 +86,12 @@ def piped() -> Iterator[None]:
         yield
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def stop(message: str, code: int = 2) -> NoReturn:
+    """End the command with a message on standard error, and that exit code."""
+    typer.echo("\n".join(printable(line) for line in message.splitlines()), err=True)
+    raise typer.Exit(code)
 
 
 _STYLES = {

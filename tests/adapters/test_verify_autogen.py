@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,31 +47,17 @@ from autogen_ext.tools.mcp import McpWorkbench, StdioServerParams
 from pydantic import BaseModel
 from typer.testing import CliRunner
 
-from misstep import AnomalyType, Guard, Policy, Rule, VerificationError
+from misstep import Guard, Policy, VerificationError
 from misstep.cli import app as cli
 from misstep.events import Event
 from misstep.seats import Seat
 from misstep.testing import Say, Script
-from misstep.verification import Standing, Verification
+from misstep.verification import Standing
 from misstep_autogen import guarded, unguard
 from misstep_autogen.testing import ScriptedChatClient
+from tests.adapters.verifying import REAL, idle, not_protected, nothing_real, real, standing
 
-REAL: list[str] = []
-"""What was really done: nothing may be, while an app is verified."""
-
-
-@pytest.fixture(autouse=True)
-def _nothing_real() -> Iterator[None]:
-    REAL.clear()
-    yield
-    logging.getLogger("misstep").setLevel(logging.NOTSET)  # the command line turns it down
-    assert REAL == []
-
-
-def real(_: Any) -> Say:
-    """A model that must never be asked."""
-    REAL.append("model")
-    return Say("a real answer")
+__all__ = ["nothing_real"]
 
 
 def client() -> ScriptedChatClient:
@@ -196,11 +181,6 @@ class Answer(BaseModel):
 
     number: int
     text: str
-
-
-def standing(found: Verification, seat: Seat, part: str) -> set[Standing]:
-    """How one seat stands, over all ways."""
-    return {each.standing for each in found.checked if (each.seat, each.part) == (seat, part)}
 
 
 # -- sound
@@ -513,20 +493,10 @@ def test_what_is_enforced_beside_a_leak_is_said_to_be() -> None:
     assert [(each.seat, each.part) for each in guard.verify(app).exceptions] == [(Seat.TOOL, "a/transfer_to_b")]
 
 
-@pytest.mark.parametrize(
-    ("guard", "reason"),
-    [
-        (Guard(mode="off"), "the guard's mode is `off`"),
-        (Guard(mode="shadow"), "the guard's mode is `shadow`"),
-        (Guard(Policy(rules={AnomalyType.REPEATED_CALL: Rule(ladder=())})), "no rule of the policy has a remedy"),
-    ],
-)
+@idle
 def test_a_guard_that_is_switched_off_protects_nothing(guard: Guard, reason: str) -> None:
     """However well it is attached: what keeps it from acting is said."""
-    found = guard.verify(guarded(circle(), guard))
-    assert reason in found.switched
-    assert found.broken
-    assert found.headline == "not protected"
+    not_protected(guard.verify(guarded(circle(), guard)), reason)
 
 
 def test_a_client_called_by_hand_is_not_in_the_path() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -18,30 +17,16 @@ from crewai.tools import tool as as_tool
 from pydantic import BaseModel
 from typer.testing import CliRunner
 
-from misstep import AnomalyType, Guard, Policy, Rule, VerificationError
+from misstep import Guard, VerificationError
 from misstep.cli import app as cli
 from misstep.seats import Seat
-from misstep.testing import Say, Script
-from misstep.verification import Standing, Verification
+from misstep.testing import Script
+from misstep.verification import Standing
 from misstep_crewai import guarded, unguard
 from misstep_crewai.testing import ScriptedLLM
+from tests.adapters.verifying import REAL, idle, not_protected, nothing_real, real, standing
 
-REAL: list[str] = []
-"""What was really done: nothing may be, while a crew is verified."""
-
-
-@pytest.fixture(autouse=True)
-def _nothing_real() -> Any:
-    REAL.clear()
-    yield
-    logging.getLogger("misstep").setLevel(logging.NOTSET)  # the command line turns it down
-    assert REAL == []
-
-
-def real(_: Any) -> Say:
-    """A model that must never be asked."""
-    REAL.append("model")
-    return Say("a real answer")
+__all__ = ["nothing_real"]
 
 
 def model(*, native: bool = True, cls: type[ScriptedLLM] = ScriptedLLM) -> ScriptedLLM:
@@ -83,11 +68,6 @@ def two(**fields: Any) -> Crew:
     first, second = worker("clerk", **fields), worker("boss", **fields)
     tasks = [Task(description="do it", expected_output="x", agent=each) for each in (first, second)]
     return Crew(agents=[first, second], tasks=tasks)
-
-
-def standing(found: Verification, seat: Seat, part: str) -> set[Standing]:
-    """How one seat stands, over all ways."""
-    return {each.standing for each in found.checked if (each.seat, each.part) == (seat, part)}
 
 
 # -- broken
@@ -239,19 +219,10 @@ def test_the_gate_taken_off_in_the_middle() -> None:
     assert Standing.NOT_IN_PATH in standing(found, Seat.MODEL, "clerk")
 
 
-@pytest.mark.parametrize(
-    ("guard", "words"),
-    [
-        (Guard(mode="off"), "the guard's mode is `off`"),
-        (Guard(mode="shadow"), "the guard's mode is `shadow`"),
-        (Guard(Policy(rules={AnomalyType.REPEATED_CALL: Rule(ladder=())})), "no rule of the policy has a remedy"),
-    ],
-)
-def test_a_guard_that_would_not_act(guard: Guard, words: str) -> None:
+@idle
+def test_a_guard_that_would_not_act(guard: Guard, reason: str) -> None:
     """A guard that is in the path and does nothing there protects nothing, whatever its seats can do."""
-    found = guard.verify(guarded(one(), guard))
-    assert found.headline == "not protected"
-    assert words in found.verdict
+    not_protected(guard.verify(guarded(one(), guard)), reason)
 
 
 def test_a_crew_of_a_class_of_its_own() -> None:

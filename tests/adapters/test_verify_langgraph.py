@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -25,31 +24,17 @@ from langgraph.types import Command, Send
 from pydantic import BaseModel
 from typer.testing import CliRunner
 
-from misstep import AnomalyType, Guard, Policy, Rule, VerificationError
+from misstep import Guard, VerificationError
 from misstep.cli import app as cli
 from misstep.events import Event
 from misstep.seats import Seat
-from misstep.testing import Say, Script
+from misstep.testing import Script
 from misstep.verification import Checked, Standing, Verification
 from misstep_langgraph import MisstepCallbackHandler, MisstepMiddleware, guarded, unguard
 from misstep_langgraph.testing import ScriptedChatModel
+from tests.adapters.verifying import REAL, idle, not_protected, nothing_real, real, standing
 
-REAL: list[str] = []
-"""What was really done: nothing may be, while an app is verified."""
-
-
-@pytest.fixture(autouse=True)
-def _nothing_real() -> Any:
-    REAL.clear()
-    yield
-    logging.getLogger("misstep").setLevel(logging.NOTSET)  # the command line turns it down
-    assert REAL == []
-
-
-def real(_: Any) -> Say:
-    """A model that must never be asked."""
-    REAL.append("model")
-    return Say("a real answer")
+__all__ = ["nothing_real"]
 
 
 def model() -> ScriptedChatModel:
@@ -104,11 +89,6 @@ def as_a_tool(agent: Any) -> Any:
         return str(agent.invoke({"messages": [HumanMessage(task)]})["messages"][-1].content)
 
     return helper
-
-
-def standing(found: Verification, seat: Seat, part: str) -> set[Standing]:
-    """How one seat stands, over all ways."""
-    return {each.standing for each in found.checked if (each.seat, each.part) == (seat, part)}
 
 
 # -- broken
@@ -179,6 +159,11 @@ def streams_by_hand(state: MessagesState) -> Any:
 def asks_without_callbacks(state: MessagesState) -> Any:
     """A node that gives its model a config without callbacks."""
     return {"messages": [model().invoke(state["messages"], {"callbacks": []})]}
+
+
+def generates(state: MessagesState) -> Any:
+    """A node that has its model generate, for several conversations at once."""
+    return {"messages": [model().generate([state["messages"]]).generations[0][0].message]}
 
 
 def asks_in_a_thread(state: MessagesState) -> Any:
@@ -277,6 +262,12 @@ BROKEN: dict[str, tuple[Callable[[Guard], Any], Seat, str, Standing]] = {
         "node",
         Standing.NOT_IN_PATH,
     ),
+    "a model that generates": (
+        lambda guard: guarded(node(generates), guard),
+        Seat.MODEL,
+        "model",
+        Standing.NOT_IN_PATH,
+    ),
     "a model in a thread": (
         lambda guard: guarded(node(asks_in_a_thread), guard),
         Seat.MODEL,
@@ -309,20 +300,10 @@ def test_what_gets_past_the_guard_is_named(name: str) -> None:
     assert expected in standing(found, seat, part), found.verdict
 
 
-@pytest.mark.parametrize(
-    ("guard", "words"),
-    [
-        (Guard(mode="off"), "the guard's mode is `off`"),
-        (Guard(mode="shadow"), "the guard's mode is `shadow`"),
-        (Guard(Policy(rules={AnomalyType.REPEATED_CALL: Rule(ladder=())})), "no rule of the policy has a remedy"),
-    ],
-)
-def test_a_guard_that_would_not_act(guard: Guard, words: str) -> None:
+@idle
+def test_a_guard_that_would_not_act(guard: Guard, reason: str) -> None:
     """A guard that is in the path and does nothing there protects nothing, whatever its seats can do."""
-    found = guard.verify(guarded(create_agent(model(), [pay]), guard))
-    assert found.broken
-    assert found.headline == "not protected"
-    assert words in found.verdict
+    not_protected(guard.verify(guarded(create_agent(model(), [pay]), guard)), reason)
 
 
 def test_somebody_patches_over_the_gate(monkeypatch: pytest.MonkeyPatch) -> None:

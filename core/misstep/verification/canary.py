@@ -248,22 +248,19 @@ class _Replies:
 
     canary: Canary
     type: ClassVar[AnomalyType] = AnomalyType.EMPTY_RESPONSE
+    kind: ClassVar[Kind] = Kind.RETRY
 
     def __call__(self, event: ModelResponded, run: Run) -> Anomaly | None:
         """A reply of the canary's."""
-        return _anomaly(self.type) if self.canary.judges(event) is Kind.RETRY else None
+        return _anomaly(self.type) if self.canary.judges(event) is self.kind else None
 
 
 @dataclass(frozen=True)
-class _Ends:
+class _Ends(_Replies):
     """Finds the replies that must end the run."""
 
-    canary: Canary
-    type: ClassVar[AnomalyType] = AnomalyType.STEP_LIMIT
-
-    def __call__(self, event: ModelResponded, run: Run) -> Anomaly | None:
-        """A reply of the canary's."""
-        return _anomaly(self.type) if self.canary.judges(event) is Kind.HALT else None
+    type = AnomalyType.STEP_LIMIT
+    kind = Kind.HALT
 
 
 def rules(canary: Canary) -> tuple[Detector, ...]:
